@@ -1,0 +1,30 @@
+"""The errors of this package, by whose move it is.
+
+Every message is one line that says what to do. Runs in every process; must never import another module of the package.
+"""
+
+from __future__ import annotations
+
+
+class ProcManagerError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class ConfigError(ProcManagerError, ValueError):
+    """The caller's move: a parameter has a wrong type or value. The message names the parameter."""
+
+
+class ListenError(ProcManagerError):
+    """The operator's move: an address cannot be bound, or a descriptor is not a listening socket."""
+
+
+class PidFileError(ProcManagerError):
+    """The operator's move: the PID file is held by a living process, or cannot be written."""
+
+
+class BootError(ProcManagerError):
+    """A worker cannot be prepared, and trying again would not help (no such module, no such attribute)."""
+
+
+class ProtocolError(ProcManagerError):
+    """The peer's move: bytes that are not FastCGI, or more of them than the limits allow."""

@@ -1,0 +1,117 @@
+"""The wait set of one worker: listeners, held connections, the wakeup pipe and the manager's lifeline in one wait.
+
+Runs in a worker (or in the only process), in its main thread. Made after the fork: an epoll set that is shared by a
+fork reports to both sides. Must never accept, read a connection, or decide to leave.
+
+*The herd.* Many idle workers wait for one listener; `EPOLLEXCLUSIVE` wakes one of them. The wake-up is then owed: a
+worker that was woken for the listener but turns to something else (a held connection that became ready in the same
+instant, a TERM) would leave the new connection in the backlog although others are idle. It passes the *baton*: a byte in a
+pipe that all workers watch in the same exclusive way, so that another one wakes up and tries to accept.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import TYPE_CHECKING
+
+from .clock import FOREVER, milliseconds, monotonic
+
+if TYPE_CHECKING:
+    from .signals import Signals
+
+_EXCLUSIVE: int = getattr(select, "EPOLLEXCLUSIVE", 0)
+
+
+class Baton:
+    """The pipe that hands an owed wake-up to another worker. Made in the manager, shared by all its workers."""
+
+    def __init__(self) -> None:
+        self.read_end, self._write_end = os.pipe()
+        os.set_blocking(self.read_end, False)
+        os.set_blocking(self._write_end, False)
+
+    def give(self) -> None:
+        try:
+            os.write(self._write_end, b"\0")
+        except OSError:
+            pass  # full: nobody is idle, and whoever becomes idle tries to accept first
+
+    def take(self) -> None:
+        try:
+            os.read(self.read_end, 1)
+        except OSError:
+            pass  # another worker was faster
+
+    def close(self) -> None:
+        os.close(self.read_end)
+        os.close(self._write_end)
+
+
+class Gate:
+    """Waits for any of the things a worker may be called to."""
+
+    def __init__(self, signals: Signals, lifeline: int = -1, baton: Baton | None = None) -> None:
+        """`lifeline`: read end of a pipe whose write end only the manager has; -1 for none."""
+        self.orphaned = False  # the manager is gone
+        self._signals = signals
+        self._baton = baton
+        self._listeners: list[int] = []
+        self._lifeline = lifeline
+        self._poller = select.epoll() if hasattr(select, "epoll") else select.poll()
+        self._in_seconds = hasattr(select, "epoll")
+        self._wake = signals.fileno()
+        for fd in (self._wake, lifeline):
+            if fd >= 0:
+                self.add(fd)
+        if baton is not None:
+            self._poller.register(baton.read_end, select.POLLIN | _EXCLUSIVE)
+
+    def add(self, fd: int) -> None:
+        self._poller.register(fd, select.POLLIN)
+
+    def add_listener(self, fd: int) -> None:
+        if fd not in self._listeners:
+            self._poller.register(fd, select.POLLIN | _EXCLUSIVE)
+            self._listeners.append(fd)
+
+    def remove(self, fd: int) -> None:
+        """To be called before the descriptor is closed: a copy of it in a child would keep it in the set."""
+        self._poller.unregister(fd)
+        if fd in self._listeners:
+            self._listeners.remove(fd)
+
+    def remove_listeners(self) -> None:
+        for fd in tuple(self._listeners):
+            self.remove(fd)
+
+    def wait(self, deadline: float = FOREVER) -> list[int]:
+        """The descriptors that are ready: of listeners and of what was added. Empty after a signal, the end of the
+        manager, or at the deadline (monotonic seconds)."""
+        timeout = milliseconds(deadline, monotonic())
+        if self._in_seconds and timeout is not None:
+            events = self._poller.poll(timeout / 1000)
+        else:
+            events = self._poller.poll(timeout)
+        ready = [fd for fd, _ in events]
+        if self._wake in ready:
+            ready.remove(self._wake)
+            self._signals.take()
+        if self._lifeline in ready:
+            ready.remove(self._lifeline)
+            self._poller.unregister(self._lifeline)
+            self.orphaned = True
+        if self._baton is not None and self._baton.read_end in ready:
+            ready.remove(self._baton.read_end)
+            self._baton.take()
+            ready += [fd for fd in self._listeners if fd not in ready]
+        return ready
+
+    def pass_on(self) -> None:
+        """This worker was woken for a listener and does not accept: wake another one instead."""
+        if self._baton is not None:
+            self._baton.give()
+
+    def close(self) -> None:
+        if isinstance(self._poller, getattr(select, "epoll", ())):
+            self._poller.close()
