@@ -60,8 +60,8 @@ class Gate:
         self._lifeline = lifeline
         self._poller = select.epoll() if hasattr(select, "epoll") else select.poll()
         self._in_seconds = hasattr(select, "epoll")
-        self._wake = signals.fileno()
-        for fd in (self._wake, lifeline):
+        self.wake = signals.fileno()  # readable when a signal has come
+        for fd in (self.wake, lifeline):
             if fd >= 0:
                 self.add(fd)
         if baton is not None:
@@ -94,8 +94,8 @@ class Gate:
         else:
             events = self._poller.poll(timeout)
         ready = [fd for fd, _ in events]
-        if self._wake in ready:
-            ready.remove(self._wake)
+        if self.wake in ready:
+            ready.remove(self.wake)
             self._signals.take()
         if self._lifeline in ready:
             ready.remove(self._lifeline)
@@ -113,5 +113,5 @@ class Gate:
             self._baton.give()
 
     def close(self) -> None:
-        if isinstance(self._poller, getattr(select, "epoll", ())):
-            self._poller.close()
+        if self._in_seconds:
+            self._poller.close()  # type: ignore[union-attr]

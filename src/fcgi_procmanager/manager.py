@@ -16,6 +16,8 @@ import select
 import socket
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 from . import exits, listeners, signals, systemd
@@ -81,12 +83,13 @@ class ProcManager:
         self._respawn = Respawn()
         self._received: dict[str, int] = {}
         self._inbox: list[str] = []  # manager: names to act on
-        self._pidfile: PidFile | None = None
+        self._pidfiles: dict[str, PidFile] = {}  # held, by path
         self._pipes: _Pipes | None = None
         self._refusal: str | None = None  # why the first worker could not be prepared
         self._announce = False  # tell systemd once the pool is complete
         self._somebody_killed = False
-        self._leave = False  # worker: TERM or HUP came
+        self._leave = False  # worker: TERM or HUP came, or a limit was reached
+        self._retirement = ""  # worker: why, if not for a signal
         self._gate: Gate | None = None
         self._duties: list[Callable[[], bool]] = []
 
@@ -138,7 +141,7 @@ class ProcManager:
     def accept(self, listener: Listener | socket.socket) -> tuple[socket.socket, Any] | None:
         """Worker: the next (connection, address), or None once this worker should leave. No signal is lost between the
         look and the wait, and no accepted connection either. `listener` must be non-blocking, as `listen` makes it."""
-        sock = getattr(listener, "socket", listener)
+        sock = listener if isinstance(listener, socket.socket) else listener.socket
         while not self.leaving:
             try:
                 accepted: tuple[socket.socket, Any] = sock.accept()
@@ -187,7 +190,9 @@ class ProcManager:
     def manager_sig_handler(self, name: str) -> None:
         """Manager: act on a signal; called by the loop, not in the handler. `name` is without its SIG."""
         action = self._ON_SIGNAL.get(name)
-        if action is not None:
+        if action is None:
+            self.notify(f"ignoring signal {name}")
+        else:
             action(self, name)
 
     def server_sig_handler(self, name: str) -> None:
@@ -212,6 +217,16 @@ class ProcManager:
     def change_process_name(self) -> None:
         """Either: show the role in the process title."""
         set_title(self.manager_process_name if self.role is Role.MANAGER else self.process_name)
+
+    def write_pid_file(self) -> None:
+        """Manager: put `pidfile` in place and hold it, if there is one. Raises PidFileError."""
+        if self.pidfile is not None:
+            self._hold(PidFile(self.pidfile))
+
+    def remove_pid_file(self) -> None:
+        """Manager: let go of every PID file it holds; each is removed if it is still ours."""
+        while self._pidfiles:
+            self._pidfiles.popitem()[1].release()
 
     # -- leaving ------------------------------------------------------------------------------------------------------
 
@@ -242,6 +257,11 @@ class ProcManager:
         self.notify(message)
         raise SystemExit(status)
 
+    def retire_self(self, message: str) -> None:
+        """Worker: leave after the request in hand and what has been accepted already, with this as the last line."""
+        self._retirement = self._retirement or message
+        self._leave = True
+
     @property
     def leaving(self) -> bool:
         """Worker: it has been told to leave, or its manager is gone: accept no more."""
@@ -252,6 +272,8 @@ class ProcManager:
     @property
     def leave_reason(self) -> str:
         """The words of the log line of a worker that leaves."""
+        if self._retirement:
+            return self._retirement
         for name in signals.LEAVE_SIGNALS:
             if self._received.get(name):
                 return f"safe exit after SIG{name}"
@@ -270,8 +292,34 @@ class ProcManager:
             self._gate = Gate(self._signals, pipes.lifeline, pipes.baton) if pipes else Gate(self._signals)
         return self._gate
 
+    @contextmanager
+    def single_process(self) -> Iterator[None]:
+        """The only process: TERM, INT and HUP make `leaving` true inside the block. For servers; a script with a loop of its
+        own and 0 processes keeps the handlers it has."""
+        if self.no_signals:
+            yield
+            return
+        self._leave = False
+        self._received.clear()
+        self._signals.install(signals.WORKER_SIGNALS, self._on_single_signal)
+        try:
+            yield
+        finally:
+            self._drop_gate()
+            self._signals.close()
+
+    def _on_single_signal(self, name: str) -> None:
+        self.server_sig_handler(name)
+        self._leave = True
+
+    def _drop_gate(self) -> None:
+        if self._gate is not None:
+            self._gate.close()
+            self._gate = None
+
     def _kept_by_duty(self) -> bool:
-        return any([duty() for duty in self._duties])
+        answers = [duty() for duty in self._duties]  # each is asked: it finishes what it has in hand
+        return any(answers)
 
     def _quiet(self) -> None:
         """A worker on its way out: a repeated TERM must not turn its status into a death by signal."""
@@ -283,6 +331,11 @@ class ProcManager:
     def wait(self) -> int | None:
         """Manager: reap the next child of any kind; its pid, or None when a signal, a worker's report or a timer came
         first. Announces `server (pid P) exited with status S` for its own. Source: pm_wait of FCGI::ProcManager 0.28."""
+        if self._life.state is ManagerState.IDLE:  # no pool here: it can only be a child of the application
+            try:
+                return os.wait()[0]
+            except ChildProcessError:
+                return None
         while True:
             self._note_signals()
             self._read_reports()
@@ -306,10 +359,7 @@ class ProcManager:
         self._refusal, self._somebody_killed, self._announce = None, False, True
         if not self.no_signals:
             self._signals.install(signals.MANAGER_SIGNALS)
-        if self.pidfile is not None:
-            pidfile = PidFile(self.pidfile)
-            pidfile.acquire()
-            self._pidfile = pidfile
+        self.write_pid_file()
         self._pipes = _Pipes()
         self.change_process_name()
         self.manager_init()
@@ -338,10 +388,8 @@ class ProcManager:
         if surplus > 0:
             self._retire(list(self._children.staying.values())[:surplus])
         self._respawn.start_delay = self.start_delay
-        for _ in range(self._respawn.budget(self._missing, monotonic())):
-            if self._fork() == 0:
-                return True
-        return False
+        # In a worker, `any` ends at the first 0.
+        return any(self._fork() == 0 for _ in range(self._respawn.budget(self._missing, monotonic())))
 
     def _fork(self) -> int:
         """The one place that forks. Returns the pid, 0 in the child, -1 when the system refused.
@@ -458,9 +506,7 @@ class ProcManager:
             return
         self._kill_everybody()
         self._remove_listeners()
-        if self._pidfile is not None:
-            self._pidfile.release()
-            self._pidfile = None
+        self.remove_pid_file()
         if self._pipes is not None:
             self._pipes.close()
             self._pipes = None
@@ -470,6 +516,11 @@ class ProcManager:
         if self._signals.open:
             atexit.register(signals.ignore_late)
             self._signals.close()
+
+    def _hold(self, pidfile: PidFile) -> None:
+        if pidfile.path not in self._pidfiles:
+            pidfile.acquire()
+            self._pidfiles[pidfile.path] = pidfile
 
     def _remove_listeners(self) -> None:
         for listener in self.listeners:
@@ -525,7 +576,9 @@ class ProcManager:
             self.notify(text)
 
     def _next_deadline(self) -> float:
-        deadline = min((child.ladder.next_at for child in self._children.leaving.values() if child.ladder), default=FOREVER)
+        deadline = min(
+            (child.ladder.next_at for child in self._children.leaving.values() if child.ladder), default=FOREVER
+        )
         if self._running and self._missing > 0:
             deadline = min(deadline, self._respawn.next_at)
         return deadline
@@ -561,9 +614,9 @@ class ProcManager:
         self._life = manager_life()
         self._gate = None
         self._duties.clear()
-        if self._pidfile is not None:
-            self._pidfile.abandon()
-            self._pidfile = None
+        self._leave, self._retirement = False, ""
+        while self._pidfiles:
+            self._pidfiles.popitem()[1].abandon()
         self._pipes.keep_worker_ends()
         if not self.no_signals:
             self._signals.renew()
@@ -576,13 +629,13 @@ class ProcManager:
     def _boot(self) -> None:
         if self.leaving:
             self.exit(self.leave_reason)
+        self.change_process_name()
         try:
             self.server_init()
         except BootError as error:
             self._pipes_of_worker().report(_REFUSED, str(error))
             self._quiet()
             raise SystemExit(exits.USAGE)
-        self.change_process_name()
         self.notify("initialized")
         self._pipes_of_worker().report(_READY)
         if self.leaving:
@@ -733,5 +786,3 @@ def _path(name: str, value: object) -> str | os.PathLike[str] | None:
     if value is not None and not isinstance(value, (str, os.PathLike)):
         raise ConfigError(f"{name} must be a path or None, not {value!r}")
     return value
-
-

@@ -71,6 +71,6 @@ class Respawn:
     def _delay(self, now: float) -> float:
         if self.failures <= 1:
             return 0.0
-        delay = min(MAX_DELAY, FIRST_DELAY * 2 ** (self.failures - 2))
+        delay = min(MAX_DELAY, FIRST_DELAY * 2.0 ** (self.failures - 2))
         self._not_before = max(self._not_before, now + delay)
         return delay

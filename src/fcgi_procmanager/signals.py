@@ -103,7 +103,9 @@ class Signals:
                 self._found.setdefault(signum, found)
         except ValueError as error:
             self.close()
-            raise ConfigError(f"signals can be handled in the main thread only: pass no_signals=True ({error})") from None
+            raise ConfigError(
+                f"signals can be handled in the main thread only: pass no_signals=True ({error})"
+            ) from None
         # Whoever started us may have left these blocked: a stop would never arrive.
         mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [_NUMBER[name] for name in names])
         if self._found_mask is None:

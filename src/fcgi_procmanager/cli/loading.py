@@ -1,0 +1,210 @@
+"""Loading what a person named as MODULE:NAME, and saying in one line what is wrong when that fails.
+
+Runs in each worker before it is ready; in the manager for `--preload` and `--manager`; and in `check`. It must never let an
+exception of the loaded code escape: whoever sees it here cannot read a traceback in a log of many processes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.machinery
+import os
+import pkgutil
+import sys
+import time
+import traceback
+from types import ModuleType
+from typing import Any, Callable
+
+from ..errors import BootError
+from .arguments import one_line
+
+__all__ = ["cache_settled_sources_only", "load", "load_class", "search_here"]
+
+DEFAULT_NAME = "application"
+
+_USUAL_NAMES = ("application", "app", "wsgi", "wsgi_app", "main")
+_SETTLED = 2.0  # seconds; file times are compared by the whole second, and some file systems keep even ones only
+_LIMIT = 200  # characters of an exception's own text
+
+
+def load(spec: str) -> Callable[..., Any]:
+    """The callable that `MODULE:NAME` stands for; `MODULE` alone means `MODULE:application`. Raises BootError."""
+    found = _resolve(spec, DEFAULT_NAME)
+    if not callable(found):
+        raise BootError(f"{spec} is {_described(found)}, which cannot be called: name a WSGI application")
+    return found  # type: ignore[no-any-return]
+
+
+def load_class(spec: str, base: type) -> type[Any]:
+    """The subclass of `base` that `MODULE:CLASS` stands for. Raises BootError."""
+    found = _resolve(spec, base.__name__)
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise BootError(f"{spec} is {_described(found)}: name a class that inherits from {base.__name__}")
+    return found
+
+
+def search_here() -> None:
+    """Look for modules in the current directory first, as `python -m` does."""
+    here = os.getcwd()
+    if sys.path[:1] != [here]:
+        sys.path.insert(0, here)
+
+
+def cache_settled_sources_only() -> None:
+    """From now on, do not cache the byte code of a source that was changed in the last two seconds.
+
+    Python trusts a cached file when the source still has the size and the time, in whole seconds, that it had. After two
+    edits within one second that keep the size, it goes on running the first: a reload would bring old code, and never any
+    other. No cache is kept of a source that may change again within its second; later imports keep it as usual.
+    """
+    loader = importlib.machinery.SourceFileLoader
+    keep = loader.set_data
+
+    def set_data(self: importlib.machinery.SourceFileLoader, path: str, data: bytes, **settings: Any) -> None:
+        if _is_settled(self.path):
+            keep(self, path, data, **settings)  # type: ignore[arg-type]
+
+    setattr(loader, "set_data", set_data)  # noqa: B010
+
+
+def _is_settled(path: str) -> bool:
+    try:
+        return abs(time.time() - os.stat(path).st_mtime) > _SETTLED
+    except OSError:
+        return False
+
+
+def _resolve(spec: str, default: str) -> Any:
+    name, colon, attribute = spec.partition(":")
+    _check_module_name(name, spec)
+    if colon and not all(part.isidentifier() for part in attribute.split(".")):
+        raise BootError(f"{spec!r} is not understood: give MODULE:NAME, such as myapp.web:{default}")
+    return _get_attribute(_import(name), attribute or default, name)
+
+
+def _check_module_name(name: str, spec: str) -> None:
+    if name.endswith(".py") or "/" in name:
+        module = name[: -len(".py")] if name.endswith(".py") else name
+        directory, _, module = module.rpartition("/")
+        chdir = f" with --chdir {directory}" if directory else ""
+        raise BootError(f"{spec!r} names a file: name the module, such as {module}:{DEFAULT_NAME}{chdir}")
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise BootError(f"{spec!r} is not understood: give MODULE:NAME, such as myapp.web:{DEFAULT_NAME}")
+
+
+# -- the module ----------------------------------------------------------------------------------------------------------
+
+
+def _import(name: str) -> ModuleType:
+    importlib.invalidate_caches()  # a file that is younger than the list of its directory would not be seen
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if _is_missing_itself(name, error):
+            raise BootError(_no_module(name, error)) from None
+        raise BootError(_failed_import(name, error)) from None
+    except (Exception, SystemExit) as error:
+        raise BootError(_failed_import(name, error)) from None
+
+
+def _is_missing_itself(name: str, error: ModuleNotFoundError) -> bool:
+    """Whether the module itself or a package around it is missing, rather than one that it imports."""
+    outer = error.name is not None and (name + ".").startswith(error.name + ".")
+    return outer and not _frames_of_others(error)
+
+
+def _no_module(name: str, error: ModuleNotFoundError) -> str:
+    missing = error.name or name
+    parent = missing.rpartition(".")[0]
+    if parent:
+        package = sys.modules.get(parent)
+        if not hasattr(package, "__path__"):
+            return f"there is no module {missing!r}: {parent!r} is a module, not a package; check the name"
+        return f"there is no module {missing!r}{_similar(missing, _modules_in(package, parent))}: check the name"
+    here = os.getcwd()
+    near = _similar(missing, [module.name for module in pkgutil.iter_modules([here])])
+    return f"there is no module {missing!r} in {here} or on Python's path{near}: check the name, or give --chdir"
+
+
+def _modules_in(package: Any, prefix: str) -> list[str]:
+    return [f"{prefix}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+
+
+def _failed_import(name: str, error: BaseException) -> str:
+    return f"{_place(error, name)}: {_story(error)} (for the traceback: python -c 'import {name}')"
+
+
+def _place(error: BaseException, name: str) -> str:
+    """File and line to look at: the innermost in the directory that is served, else the innermost of all."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{_short(error.filename)}:{error.lineno}"
+    frames = _frames_of_others(error)
+    here = os.path.join(os.getcwd(), "")
+    own = [frame for frame in frames if os.path.abspath(frame.filename).startswith(here) and not _installed(frame)]
+    for frame in reversed(own or frames):
+        return f"{_short(frame.filename)}:{frame.lineno}"
+    return name
+
+
+def _installed(frame: traceback.FrameSummary) -> bool:
+    return f"{os.sep}site-packages{os.sep}" in frame.filename
+
+
+def _frames_of_others(error: BaseException) -> list[traceback.FrameSummary]:
+    """The traceback without this module's frames and those of the import system."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = (__file__, importlib.__file__)
+    return [frame for frame in frames if frame.filename not in ours and not frame.filename.startswith("<frozen ")]
+
+
+def _short(filename: str) -> str:
+    """Relative to the current directory, when it is below it."""
+    relative = os.path.relpath(filename)
+    return filename if relative.startswith(os.pardir) else relative
+
+
+def _story(error: BaseException) -> str:
+    text = one_line(error.msg if isinstance(error, SyntaxError) else error)
+    if len(text) > _LIMIT:
+        text = text[:_LIMIT] + "..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+# -- the attribute -------------------------------------------------------------------------------------------------------
+
+
+def _get_attribute(module: ModuleType, dotted: str, name: str) -> Any:
+    found: Any = module
+    owner = name
+    for part in dotted.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise BootError(_no_attribute(found, owner, part)) from None
+        except Exception as error:
+            raise BootError(f"{owner}.{part}: {_story(error)}") from None
+        owner = f"{owner}.{part}"
+    return found
+
+
+def _no_attribute(owner: Any, owner_name: str, part: str) -> str:
+    names = [name for name in dir(owner) if not name.startswith("_")]
+    usual = [name for name in _USUAL_NAMES if callable(getattr(owner, name, None))]
+    near = _similar(part, names) or _similar_text(usual)
+    return f"{owner_name!r} has no attribute {part!r}{near}: name one that it has, as {owner_name}:NAME"
+
+
+def _similar(name: str, names: list[str]) -> str:
+    return _similar_text(difflib.get_close_matches(name, names, n=3))
+
+
+def _similar_text(names: list[str]) -> str:
+    return f" (did you mean {' or '.join(map(repr, names))}?)" if names else ""
+
+
+def _described(found: Any) -> str:
+    if isinstance(found, ModuleType):
+        return "a module"
+    return f"the class {found.__name__!r}" if isinstance(found, type) else f"a value of type {type(found).__name__!r}"

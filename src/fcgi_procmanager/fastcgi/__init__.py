@@ -1,0 +1,26 @@
+"""FastCGI on top of the manager: the only package that imports flup, and that only where a server of it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .loop import FastCGI
+from .request import Request
+
+if TYPE_CHECKING:
+    from .adopted import adopt
+    from .wsgi import WSGIServer
+
+__all__ = ["FastCGI", "Request", "WSGIServer", "adopt"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "WSGIServer":
+        from .wsgi import WSGIServer
+
+        return WSGIServer
+    if name == "adopt":
+        from .adopted import adopt
+
+        return adopt
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,339 @@
+"""`FastCGI`: the accept loop of a worker. Decides which connection is served next, and what becomes of it afterwards.
+
+Runs in a worker, in its main thread. Must never serve a request itself.
+
+A connection is in one place at a time: *ready* (something has come from it), *speaking* (accepted, its request not
+complete), *idle* (kept open between requests), *lingering* (answered, and its peer is still sending), or in hand. Those that
+have nothing to say wait in the gate together with the listener and pin nobody. A new connection is taken only when none
+of those held is ready.
+
+Told to leave, the worker takes no new connection. What has been accepted and not been served yet gets `drain_timeout` to
+speak and is answered; kept connections are looked at once more, then closed; then `accept` returns None.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import socket
+from collections import deque
+from collections.abc import Collection, Iterable
+from typing import Any, Union
+
+from ..clock import FOREVER, monotonic
+from ..errors import ConfigError, ProtocolError
+from ..listeners import Listener
+from ..manager import ProcManager
+from . import protocol
+from .connection import Connection
+from .request import Request
+
+Listening = Union[Listener, socket.socket]
+
+_LINGER = 2.0  # seconds a peer that still sends gets to read our reply, before a close would destroy it
+_MAX_HELD = 1000  # connections; beyond it the one that has been silent longest makes room
+
+
+class FastCGI:
+    """Requests, one after another, for a hand-written loop.
+
+    listener: what `manager.listen()` returned, a listening socket, or several; None for all that the manager listens
+        on, else what systemd or a FastCGI spawner handed over.
+    manager: None for a single process without one.
+    roles: FastCGI roles to answer; others are refused with UNKNOWN_ROLE.
+    head_timeout: seconds a connection may take to bring the parameters of its first request, or of a begun one.
+    idle_timeout: seconds a kept connection may be silent. Longer than the web server's own, so that it closes first.
+    receive_timeout: seconds to wait for more of a body. send_timeout: seconds that the peer may keep one reply waiting
+        in all. drain_timeout: see above.
+
+    Source: the loop of FCGI.pm and of every Perl FastCGI script.
+    """
+
+    def __init__(
+        self,
+        listener: Listening | Iterable[Listening] | None = None,
+        *,
+        manager: ProcManager | None = None,
+        roles: Collection[int] = (protocol.RESPONDER,),
+        head_timeout: float = 15,
+        idle_timeout: float = 75,
+        receive_timeout: float = 60,
+        send_timeout: float = 60,
+        drain_timeout: float = 3,
+    ) -> None:
+        self.manager = manager if manager is not None else ProcManager()
+        self.listeners = _sockets(listener, self.manager)
+        self.roles = tuple(roles)
+        self.head_timeout = _timeout("head_timeout", head_timeout)
+        self.idle_timeout = _timeout("idle_timeout", idle_timeout)
+        self.receive_timeout = _timeout("receive_timeout", receive_timeout)
+        self.send_timeout = _timeout("send_timeout", send_timeout)
+        self.drain_timeout = _timeout("drain_timeout", drain_timeout)
+        self._allowed = _allowed_addresses()
+        self._capability = _capability(self.manager)
+        self._ready: deque[Connection] = deque()
+        # Each in the order of the deadlines, since all of one kind have the same time: the first one is due first.
+        self._speaking: dict[int, Connection] = {}
+        self._idle: dict[int, Connection] = {}
+        self._lingering: dict[int, Connection] = {}
+        self._watched: set[int] = set()
+        self._call: socket.socket | None = None  # a listener that the gate said has a connection
+        self._in_hand: Request | None = None
+        self._draining = False
+        self.manager.add_duty(self.busy)
+        atexit.register(self._finish_in_hand)
+
+    def accept(self) -> Request | None:
+        """The next request, or None once this worker should leave. A request in hand that was not finished is."""
+        self._finish_in_hand()
+        manager = self.manager
+        while True:
+            while self._ready:
+                request = self._look(self._ready.popleft())
+                if request is not None:
+                    return request
+            if manager.leaving:
+                if not self._drain():
+                    return None
+            elif not self._watched or self._call is not None:
+                connection = self._take()
+                if connection is not None:
+                    request = self._look(connection)
+                    if request is not None:
+                        return request
+                    continue
+            self._wait()
+
+    def busy(self) -> bool:
+        """Whether a worker that was told to leave still has something to answer. Finishes the request in hand."""
+        self._finish_in_hand()
+        return self._drain()
+
+    def close(self) -> None:
+        """Finish the request in hand and close every held connection. The listeners are their owner's."""
+        self._finish_in_hand()
+        for held in (self._speaking, self._idle, self._lingering):
+            for connection in tuple(held.values()):
+                self._drop(connection)
+        while self._ready:
+            self._drop(self._ready.popleft())
+        atexit.unregister(self._finish_in_hand)
+
+    # -- taking connections -------------------------------------------------------------------------------------------
+
+    def _take(self) -> Connection | None:
+        """A new connection, if there is one now."""
+        listeners = self.listeners if self._call is None else (self._call,)
+        self._call = None
+        for listener in listeners:
+            try:
+                sock, address = listener.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError as error:  # no descriptor left, say: what is held must be served all the same
+                self._refuse(error)
+                continue
+            if self._allowed is not None and not (isinstance(address, tuple) and address[0] in self._allowed):
+                sock.close()
+                continue
+            parser = protocol.Parser(self.roles, self._capability)
+            return Connection(sock, parser, self.receive_timeout, self.send_timeout)
+        return None
+
+    def _refuse(self, error: OSError) -> None:
+        self.manager.notify(f"accept: {error.strerror}")
+        if not self._close_oldest():
+            raise error
+
+    def _look(self, connection: Connection) -> Request | None:
+        """What a connection has to say now: its request, or it goes to wait, or it is closed."""
+        try:
+            complete = connection.parser.head is not None or connection.poll()
+        except ProtocolError as error:
+            self.manager.notify(f"closed a connection: {error}")
+            self._drop(connection)
+            return None
+        if complete:
+            connection.deadline = FOREVER
+            self._in_hand = Request(connection, self._finished)
+            return self._in_hand
+        if connection.dead:
+            self._drop(connection)
+        else:
+            self._hold(connection)
+        return None
+
+    # -- holding connections ------------------------------------------------------------------------------------------
+
+    def _hold(self, connection: Connection) -> None:
+        """It has nothing complete to say: wait for it together with the others."""
+        if connection.served and not connection.parser.spoken:
+            self._put(self._idle, connection, self.idle_timeout)
+            return
+        due = connection.deadline
+        if due <= monotonic():  # bytes that trickle in do not lengthen its time
+            self._overdue(connection)
+            return
+        self._put(self._speaking, connection, self.drain_timeout if self._draining else self.head_timeout)
+        connection.deadline = min(connection.deadline, due)
+
+    def _put(self, place: dict[int, Connection], connection: Connection, seconds: float) -> None:
+        number = connection.fileno()
+        connection.deadline = monotonic() + seconds
+        place[number] = connection
+        if number not in self._watched:
+            if len(self._watched) >= _MAX_HELD:
+                self._close_oldest()
+            self.manager.gate.add(number)
+            self._watched.add(number)
+
+    def _wait(self) -> None:
+        gate = self.manager.gate
+        if not self._draining:
+            for listener in self.listeners:
+                gate.add_listener(listener.fileno())
+        deadline = FOREVER
+        for place in (self._speaking, self._idle, self._lingering):
+            for connection in place.values():
+                deadline = min(deadline, connection.deadline)
+                break
+        for number in gate.wait(deadline):
+            self._called(number)
+        if self._call is not None and (self._ready or self.manager.leaving):
+            self._call = None
+            gate.pass_on()
+        self._expire()
+
+    def _called(self, number: int) -> None:
+        if number in self._speaking:
+            self._ready.append(self._speaking.pop(number))
+        elif number in self._idle:
+            self._idle[number].deadline = FOREVER  # its silence is over
+            self._ready.append(self._idle.pop(number))
+        elif number in self._lingering:
+            if not self._lingering[number].discard():
+                self._drop(self._lingering.pop(number))
+        else:
+            for listener in self.listeners:
+                if listener.fileno() == number:
+                    self._call = listener
+
+    def _expire(self) -> None:
+        now = monotonic()
+        for place in (self._speaking, self._idle, self._lingering):
+            while place:
+                number, connection = next(iter(place.items()))
+                if connection.deadline > now:
+                    break
+                del place[number]
+                self._overdue(connection)
+
+    def _overdue(self, connection: Connection) -> None:
+        if connection.parser.spoken and not connection.served:
+            self.manager.notify("closed a connection: the parameters of its request did not come in time")
+        self._drop(connection)
+
+    def _close_oldest(self) -> bool:
+        for place in (self._idle, self._lingering, self._speaking):
+            for number in place:
+                self._drop(place.pop(number))
+                return True
+        return False
+
+    def _drop(self, connection: Connection) -> None:
+        number = connection.fileno()
+        if number in self._watched:
+            self._watched.discard(number)
+            self.manager.gate.remove(number)
+        connection.close()
+
+    # -- after a request ----------------------------------------------------------------------------------------------
+
+    def _finish_in_hand(self) -> None:
+        if self._in_hand is not None:
+            self._in_hand.finish()
+
+    def _finished(self, request: Request) -> None:
+        """Called by the request at its end."""
+        self._in_hand = None
+        connection = request.connection
+        connection.served += 1
+        try:
+            self._settle(connection, request.keep)
+        except ProtocolError as error:
+            self.manager.notify(f"closed a connection: {error}")
+            self._drop(connection)
+
+    def _settle(self, connection: Connection, keep: bool) -> None:
+        if connection.dead:
+            self._drop(connection)
+        elif keep:
+            if connection.next_request():
+                self._ready.append(connection)
+            elif connection.dead:
+                self._drop(connection)
+            else:
+                self._hold(connection)
+        elif connection.parser.input_complete:
+            self._drop(connection)
+        else:
+            # A close with bytes unread resets the connection, and our reply with it. Say that we are done, and let
+            # the peer finish.
+            connection.half_close()
+            self._put(self._lingering, connection, _LINGER)
+
+    def _drain(self) -> bool:
+        """Told to leave: True while something is still to be answered."""
+        if not self._draining:
+            self._draining = True
+            self.manager.gate.remove_listeners()
+            if self._call is not None:
+                self.manager.gate.pass_on()
+            deadline = monotonic() + self.drain_timeout
+            for connection in self._speaking.values():
+                connection.deadline = min(connection.deadline, deadline)
+        for number, connection in tuple(self._idle.items()):
+            del self._idle[number]
+            connection.deadline = FOREVER
+            if self._has_spoken(connection):
+                self._ready.append(connection)
+            else:
+                self._drop(connection)
+        return bool(self._ready or self._speaking or self._lingering)
+
+    def _has_spoken(self, connection: Connection) -> bool:
+        """One more look at a kept connection that is about to be closed."""
+        try:
+            return connection.poll() or connection.parser.spoken
+        except ProtocolError:
+            return False
+
+
+def _sockets(listener: Listening | Iterable[Listening] | None, manager: ProcManager) -> tuple[socket.socket, ...]:
+    if listener is None:
+        found: list[Listening] = list(manager.listeners) or [manager.listen()]
+    elif isinstance(listener, (socket.socket, Listener)):
+        found = [listener]
+    else:
+        found = list(listener)
+    sockets = tuple(one.socket if isinstance(one, Listener) else one for one in found)
+    for sock in sockets:
+        sock.setblocking(False)
+    return sockets
+
+
+def _timeout(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ConfigError(f"{name} must be more than 0 seconds, not {value!r}")
+    return float(value)
+
+
+def _allowed_addresses() -> frozenset[str] | None:
+    """The web servers' addresses, from FCGI_WEB_SERVER_ADDRS as the specification has it; None for all."""
+    listed = os.environ.get("FCGI_WEB_SERVER_ADDRS")
+    return frozenset(part.strip() for part in listed.split(",")) if listed is not None else None
+
+
+def _capability(manager: ProcManager) -> dict[str, str]:
+    workers = str(max(1, manager.n_processes))
+    return {"FCGI_MAX_CONNS": workers, "FCGI_MAX_REQS": workers, "FCGI_MPXS_CONNS": "0"}

@@ -1,0 +1,270 @@
+"""The FastCGI 1.0 protocol, without input or output: bytes in, requests and replies out.
+
+Runs in a worker; one `Parser` per connection. It must never touch a socket, and never keeps more than one record and the
+parameters of one request: what an application does not ask for is not read.
+
+Every legal stream is understood: records split anywhere, padding, streams in several records, requests of other ids in
+between (answered with CANT_MPX_CONN). An illegal or unbounded one raises ProtocolError, and nothing else.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Collection
+
+from ..errors import ProtocolError
+
+BEGIN_REQUEST, ABORT_REQUEST, END_REQUEST, PARAMS, STDIN, STDOUT, STDERR, DATA = range(1, 9)
+GET_VALUES, GET_VALUES_RESULT, UNKNOWN_TYPE = 9, 10, 11
+
+RESPONDER, AUTHORIZER, FILTER = 1, 2, 3
+KEEP_CONN = 1
+REQUEST_COMPLETE, CANT_MPX_CONN, OVERLOADED, UNKNOWN_ROLE = 0, 1, 2, 3
+
+MAX_CONTENT = 65535  # bytes of content in one record
+MAX_PARAMS = 1 << 20  # bytes of name-value pairs of one request: ten times what web servers let through
+MAX_UNSENT = 1 << 16  # bytes of answers to management records that a peer may let pile up
+
+_HEADER = struct.Struct("!BBHHBx")
+_BEGIN = struct.Struct("!HB5x")
+_END = struct.Struct("!BBHHBxIB3x")
+_UNKNOWN = struct.Struct("!BBHHBxB7x")
+_LONG = struct.Struct("!I")
+_pack_header = _HEADER.pack
+_unpack_header = _HEADER.unpack_from
+
+
+def end_request(request_id: int, app_status: int = 0, protocol_status: int = REQUEST_COMPLETE) -> bytes:
+    return _END.pack(1, END_REQUEST, request_id, 8, 0, app_status & 0xFFFFFFFF, protocol_status)
+
+
+def header(kind: int, request_id: int, length: int) -> bytes:
+    """The eight bytes before `length` bytes of content, at most MAX_CONTENT. We never pad: no peer needs it."""
+    return _pack_header(1, kind, request_id, length, 0)
+
+
+def stream_records(kind: int, request_id: int, content: bytes) -> list[bytes | memoryview]:
+    """`content` as records of a stream, without a copy of it: buffers to be sent in order. Empty gives none."""
+    length = len(content)
+    if length <= MAX_CONTENT:
+        return [header(kind, request_id, length), content] if length else []
+    view = memoryview(content)
+    records: list[bytes | memoryview] = []
+    for start in range(0, length, MAX_CONTENT):
+        part = view[start : start + MAX_CONTENT]
+        records += (header(kind, request_id, len(part)), part)
+    return records
+
+
+def decode_pairs(content: bytes) -> dict[str, str]:
+    """Name-value pairs in one pass. They are decoded as latin-1, as PEP 3333 has it, which maps each byte to one
+    character: so the whole text is decoded once, and cut by the lengths of the bytes. Raises ProtocolError."""
+    text = content.decode("latin-1")
+    pairs = {}
+    position, end = 0, len(content)
+    try:
+        while position < end:
+            name_length = content[position]
+            if name_length < 128:
+                position += 1
+            else:
+                name_length = _LONG.unpack_from(content, position)[0] & 0x7FFFFFFF
+                position += 4
+            value_length = content[position]
+            if value_length < 128:
+                position += 1
+            else:
+                value_length = _LONG.unpack_from(content, position)[0] & 0x7FFFFFFF
+                position += 4
+            middle = position + name_length
+            name = text[position:middle]
+            position = middle + value_length
+            pairs[name] = text[middle:position]
+    except (IndexError, struct.error):
+        position = end + 1
+    if position > end:
+        raise ProtocolError("a name-value pair is longer than the stream it is in")
+    return pairs
+
+
+def encode_pairs(pairs: dict[str, str]) -> bytes:
+    parts = []
+    for name, value in pairs.items():
+        for text in (name, value):
+            length = len(text)
+            parts.append(bytes([length]) if length < 128 else _LONG.pack(length | 0x80000000))
+        parts += (name.encode("latin-1"), value.encode("latin-1"))
+    return b"".join(parts)
+
+
+class Parser:
+    """Takes what a peer sends, in pieces of any size. One request at a time is open.
+
+    head: parameters of the open request once they are complete, else None.
+    request_id, role, keep: of the open request.
+    stdin, data: contents of those streams that have come and have not been taken; the `_ended` flags say that no more
+        will come.
+    aborted: the peer has withdrawn the open request.
+    unsent: answers that are owed to the peer now.
+    close_after: once `unsent` is sent, the connection is to be closed.
+    """
+
+    __slots__ = (
+        "_active",
+        "_buffer",
+        "_capability",
+        "_params",
+        "_params_size",
+        "_roles",
+        "aborted",
+        "close_after",
+        "data",
+        "data_ended",
+        "head",
+        "keep",
+        "request_id",
+        "role",
+        "stdin",
+        "stdin_ended",
+        "unsent",
+    )
+
+    def __init__(self, roles: Collection[int] = (RESPONDER,), capability: dict[str, str] | None = None) -> None:
+        self._roles = roles
+        self._capability = capability or {}
+        self._buffer = b""
+        self.unsent = b""
+        self.close_after = False
+        self.stdin: deque[bytes] = deque()
+        self.data: deque[bytes] = deque()
+        self.next_request()
+
+    def next_request(self) -> None:
+        """Forget the open request. What still comes of it is read and dropped; what has come of the next one is kept."""
+        self._active = False
+        self._params: list[bytes] = []
+        self._params_size = 0
+        self.request_id = 0
+        self.role = 0
+        self.keep = False
+        self.head: dict[str, str] | None = None
+        self.aborted = False
+        self.stdin_ended = self.data_ended = False
+        if self.stdin:
+            self.stdin.clear()
+        if self.data:
+            self.data.clear()
+
+    @property
+    def spoken(self) -> bool:
+        """The peer has begun something that is not answered yet."""
+        return self._active or bool(self._buffer)
+
+    @property
+    def input_complete(self) -> bool:
+        """Nothing more of the open request is on its way."""
+        return self._over and not self._buffer
+
+    @property
+    def _over(self) -> bool:
+        return self.stdin_ended and (self.role != FILTER or self.data_ended)
+
+    def resume(self) -> None:
+        """Look at what came behind the previous request."""
+        if self._buffer:
+            self.feed(b"")
+
+    def feed(self, received: bytes) -> None:
+        """Take the next bytes of the connection. Raises ProtocolError.
+
+        Records behind the last one of a complete request stay unread until `next_request` and `resume`: a peer that
+        sends many requests at once is answered in order, and fills its own buffers."""
+        buffer = self._buffer + received if self._buffer else received
+        position, end = 0, len(buffer)
+        while end - position >= 8:
+            version, kind, request_id, length, padding = _unpack_header(buffer, position)
+            start = position + 8
+            stop = start + length
+            if version != 1:
+                raise ProtocolError(f"FastCGI version {version}, not 1")
+            if stop + padding > end:
+                break
+            if kind == BEGIN_REQUEST and self._over:
+                break
+            position = stop + padding
+            self._record(kind, request_id, buffer[start:stop])
+        self._buffer = buffer[position:] if position < end else b""
+
+    def _record(self, kind: int, request_id: int, content: bytes) -> None:
+        if kind == BEGIN_REQUEST:
+            self._begin(request_id, content)
+        elif request_id == 0:
+            self._management(kind, content)
+        elif request_id != self.request_id:
+            pass  # of a request that is over, or was refused: dropped, as the specification has it
+        elif kind == PARAMS:
+            self._parameters(content)
+        elif kind == STDIN:
+            self.stdin_ended = self._stream(self.stdin, content, self.stdin_ended)
+        elif kind == DATA:
+            self.data_ended = self._stream(self.data, content, self.data_ended)
+        elif kind == ABORT_REQUEST:
+            self._abort()
+
+    def _begin(self, request_id: int, content: bytes) -> None:
+        if len(content) != 8 or request_id == 0:
+            raise ProtocolError("a BEGIN_REQUEST record that is not one")
+        role, flags = _BEGIN.unpack(content)
+        if self._active:
+            if request_id == self.request_id:
+                raise ProtocolError("a request was begun twice")
+            self._answer(end_request(request_id, 0, CANT_MPX_CONN))
+        elif role not in self._roles:
+            self._answer(end_request(request_id, 0, UNKNOWN_ROLE))
+            self.close_after = not flags & KEEP_CONN
+        else:
+            self._active = True
+            self.request_id, self.role, self.keep = request_id, role, bool(flags & KEEP_CONN)
+
+    def _parameters(self, content: bytes) -> None:
+        if self.head is not None:
+            raise ProtocolError("parameters after the end of the parameters")
+        if content:
+            self._params.append(content)
+            self._params_size += len(content)
+            if self._params_size > MAX_PARAMS:
+                raise ProtocolError(f"more than {MAX_PARAMS} bytes of parameters")
+        else:
+            # Decoded as one stream, never record by record: a pair may be split over two records.
+            self.head = decode_pairs(self._params[0] if len(self._params) == 1 else b"".join(self._params))
+            self._params.clear()
+
+    def _stream(self, chunks: deque[bytes], content: bytes, ended: bool) -> bool:
+        """One record of a stream; whether the stream is at its end now."""
+        if self.head is None:
+            raise ProtocolError("a body before the end of the parameters")
+        if content and not ended:
+            chunks.append(content)
+        return ended or not content
+
+    def _abort(self) -> None:
+        self.aborted = True
+        if self.head is None:  # nobody has seen it yet
+            self._answer(end_request(self.request_id))
+            self.close_after = not self.keep
+            self.next_request()
+
+    def _management(self, kind: int, content: bytes) -> None:
+        if kind == GET_VALUES:
+            asked = decode_pairs(content)
+            known = {name: value for name, value in self._capability.items() if name in asked}
+            values = encode_pairs(known)
+            self._answer(header(GET_VALUES_RESULT, 0, len(values)) + values)
+        else:
+            self._answer(_UNKNOWN.pack(1, UNKNOWN_TYPE, 0, 8, 0, kind))
+
+    def _answer(self, record: bytes) -> None:
+        self.unsent += record
+        if len(self.unsent) > MAX_UNSENT:
+            raise ProtocolError("the peer asks and does not read the answers")

@@ -1,0 +1,311 @@
+"""`WSGIServer`: flup's server for WSGI applications, aware of its manager.
+
+Runs in the manager until `manage()` returns, then in each worker. From flup come the constructor, the error page and the hooks
+that its subclasses override (`handler`, `error`); the connection under it is ours (loop.py, connection.py).
+"""
+
+from __future__ import annotations
+
+import html
+import os
+import sys
+import traceback
+from collections.abc import Iterable
+from typing import Any, Callable, cast
+from urllib.parse import unquote_to_bytes
+from wsgiref.handlers import CGIHandler
+from wsgiref.util import FileWrapper
+
+from flup.server.fcgi_single import WSGIServer as FlupServer
+
+from ..errors import ConfigError, ListenError
+from ..listeners import Listener
+from ..manager import ProcManager
+from ..states import Role
+from . import protocol
+from .connection import PeerGone
+from .loop import FastCGI
+from .request import Request
+
+Application = Callable[[dict, Callable[..., Any]], Iterable[bytes]]  # type: ignore[type-arg]
+
+_NO_BODY = frozenset(("204", "304"))
+
+
+class WSGIServer(FlupServer):  # type: ignore[misc]
+    """Serves `application` in the workers of `manager`.
+
+    environ: added to the environment of each request. bindAddress: a path, a (host, port) tuple or any address of
+    `ProcManager.listen`; None for what the manager listens on already, else what systemd or a FastCGI spawner handed over.
+    umask: while the socket file is made; by default its mode is 0660. multiplexed: refused, one request at a time is
+    served. debug: show the traceback in the error page. roles: FastCGI roles to answer. forceCGI: serve one CGI request.
+    manager: None for a single process. Other keywords go to `FastCGI`: its timeouts.
+
+    Raises ConfigError. Source: flup.server.fcgi_single.WSGIServer 1.0.3.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        environ: dict[str, Any] | None = None,
+        bindAddress: str | tuple[Any, ...] | None = None,
+        umask: int | None = None,
+        multiplexed: bool = False,
+        debug: bool = False,
+        roles: tuple[int, ...] = (protocol.RESPONDER,),
+        forceCGI: bool = False,
+        *,
+        manager: ProcManager | None = None,
+        listener: Listener | None = None,
+        **limits: float,
+    ) -> None:
+        if multiplexed:
+            raise ConfigError(
+                "multiplexed=True is not supported: a worker serves one request at a time; use more workers"
+            )
+        if not callable(application):
+            raise ConfigError(f"application must be callable, not {application!r}")
+        super().__init__(application, environ, bindAddress, umask, False, debug, roles, forceCGI)
+        self.manager = manager if manager is not None else ProcManager()
+        self.multiprocess = self.manager.n_processes > 0
+        self._listener = listener
+        self._limits = limits
+
+    def run(self) -> bool:
+        """Bind, fork and serve. With a managed pool it ends by SystemExit, in the manager and in each worker. In a single
+        process it returns True after HUP, False after INT or TERM, as flup's does.
+
+        Raises ConfigError, ListenError and PidFileError, before anything is served.
+        """
+        if self._is_cgi():
+            CGIHandler().run(cast(Any, self.application))
+            return False
+        manager = self.manager
+        if self._listener is None and not (self._bindAddress is None and manager.listeners):
+            if manager.role is Role.SERVER:
+                raise ConfigError("a worker cannot bind: call run() instead of manage(), or manager.listen() before it")
+            mode = None if self._umask is None else 0o777 & ~self._umask
+            self._listener = manager.listen(self._bindAddress, mode=mode)
+        if manager.role is Role.SERVER or manager.manage():
+            self.serve()
+            raise SystemExit(0)
+        with manager.single_process():
+            self.serve()
+        if self._listener is not None:
+            self._listener.remove()
+        return bool(manager.received_signal("HUP"))
+
+    def serve(self) -> None:
+        """Worker: answer requests until it should leave."""
+        manager = self.manager
+        fcgi = FastCGI(self._listener, manager=manager, roles=self.roles, **self._limits)
+        self._common = self._common_environ()
+        try:
+            while (request := fcgi.accept()) is not None:
+                manager.pre_dispatch()
+                leave = self._answer(request)
+                if leave is not None:
+                    raise leave
+                manager.post_dispatch()
+        finally:
+            fcgi.close()
+
+    def handler(self, req: Request) -> tuple[int, int]:
+        """Worker: call the application for one request. Returns (protocol status, application status)."""
+        response = _Response(req)
+        result = self.application(self._environ(req), response.start_response)
+        try:
+            response.send(result)
+        finally:
+            close = getattr(result, "close", None)
+            if close is not None:
+                close()
+        return protocol.REQUEST_COMPLETE, 0
+
+    def error(self, req: Request) -> None:
+        """Worker: the page for an exception of the application before its reply began. To be overridden; see flup."""
+        if not self.debug:
+            super().error(req)
+            return
+        trace = html.escape(traceback.format_exc())
+        page = f"<!DOCTYPE html><title>Unhandled Exception</title><h1>Unhandled Exception</h1><pre>{trace}</pre>"
+        head = "Status: 500 Internal Server Error\r\nContent-Type: text/html; charset=utf-8\r\n\r\n"
+        req.stdout.write((head + page).encode(errors="replace"))
+
+    def _answer(self, request: Request) -> SystemExit | None:
+        """One request to its end, whatever the application does. Returns the exit it asked for, if it did."""
+        leave = None
+        try:
+            protocol_status, app_status = self.handler(request)
+        except SystemExit as stop:
+            leave = stop
+            self._failed(request, traced=False)
+        except Exception as error:
+            self._failed(request, traced=not (isinstance(error, PeerGone) or request.aborted))
+        else:
+            request.finish(app_status, protocol_status)
+        request.finish()
+        return leave
+
+    def _failed(self, request: Request, traced: bool) -> None:
+        """The application left by an exception: an error page if nothing is sent yet, else a reply that ends short."""
+        if traced:
+            sys.stderr.write(traceback.format_exc())
+        elif request.aborted:
+            self.manager.notify(f"a request ended early: {request.connection.dead or 'withdrawn by the web server'}")
+        if request.stdout.sent:
+            request.abandon("the application failed in the middle of its reply")
+        else:
+            request.stdout.drop()
+            self.error(request)
+
+    def _common_environ(self) -> dict[str, Any]:
+        """What is the same for every request."""
+        return {
+            **self.environ,
+            "wsgi.version": (1, 0),
+            "wsgi.errors": sys.stderr,
+            "wsgi.multithread": False,
+            "wsgi.multiprocess": self.multiprocess,
+            "wsgi.run_once": False,
+            "wsgi.input_terminated": True,
+            "wsgi.file_wrapper": FileWrapper,
+        }
+
+    def _environ(self, request: Request) -> dict[str, Any]:
+        environ: dict[str, Any] = request.params
+        environ.update(self._common)
+        environ["wsgi.input"] = request.stdin
+        environ["wsgi.url_scheme"] = "https" if environ.get("HTTPS", "off").lower() in ("on", "1") else "http"
+        # Web servers send these two headers twice, the second time under names that PEP 3333 forbids.
+        environ.pop("HTTP_CONTENT_TYPE", None)
+        environ.pop("HTTP_CONTENT_LENGTH", None)
+        if not environ.get("PATH_INFO") or "QUERY_STRING" not in environ or "SCRIPT_NAME" not in environ:
+            _complete_path(environ)
+        for name, default in _REQUIRED:
+            if name not in environ:
+                environ[name] = default
+        return environ
+
+    def _is_cgi(self) -> bool:
+        """Started by a web server for one CGI request, as flup supports: no listening socket, and CGI's variables."""
+        if self.forceCGI or os.environ.get("FCGI_FORCE_CGI", "N").upper().startswith("Y"):
+            return True
+        if self._bindAddress is not None or self._listener is not None or self.manager.listeners:
+            return False
+        if "GATEWAY_INTERFACE" not in os.environ:
+            return False
+        try:
+            self._listener = self.manager.listen()
+        except ListenError:
+            return True
+        return False
+
+
+_REQUIRED = (
+    ("REQUEST_METHOD", "GET"),
+    ("SERVER_NAME", "localhost"),
+    ("SERVER_PORT", "80"),
+    ("SERVER_PROTOCOL", "HTTP/1.0"),
+)
+
+
+def _complete_path(environ: dict[str, Any]) -> None:
+    """SCRIPT_NAME, PATH_INFO and QUERY_STRING for a web server that does not send them, from REQUEST_URI."""
+    path, _, query = environ.get("REQUEST_URI", "").partition("?")
+    script = environ.setdefault("SCRIPT_NAME", "")
+    if not environ.get("PATH_INFO"):
+        decoded = unquote_to_bytes(path).decode("latin-1")
+        environ["PATH_INFO"] = decoded[len(script) :] if decoded.startswith(script) else decoded
+    if not environ.get("QUERY_STRING"):
+        environ["QUERY_STRING"] = query
+
+
+class _Response:
+    """What PEP 3333 asks of a server for one reply."""
+
+    __slots__ = ("_headers", "_request", "_started", "_status", "_stdout")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._stdout = request.stdout
+        self._status = ""
+        self._headers: list[tuple[str, str]] = []
+        self._started = False  # the headers are written
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        if exc_info:
+            try:
+                if self._stdout.sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # no circle through this frame
+            self._stdout.drop()
+            self._started = False
+        elif self._status:
+            raise AssertionError("start_response() was called a second time, without exc_info")
+        status, headers = _as_text(status), [(_as_text(name), _as_text(value)) for name, value in headers]
+        if len(status) < 4 or not status[:3].isdigit() or status[3] != " ":
+            raise ValueError(f"a status must be three digits, a space and a reason, not {status!r}")
+        self._status, self._headers = status, headers
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """The callable of PEP 3333: transmitted at once."""
+        self._begin(None)
+        self._stdout.write(data)
+        self._stdout.flush()
+
+    def send(self, result: Iterable[bytes]) -> None:
+        """All of the reply. What is a list is at hand and goes in as few pieces as it fits; what is produced step by
+        step is sent step by step, as PEP 3333 has it, and no longer than somebody reads it."""
+        if isinstance(result, (list, tuple)):
+            for chunk in result:
+                if chunk:
+                    self._begin(len(chunk) if len(result) == 1 else None)
+                    self._stdout.write(chunk)
+        else:
+            for chunk in result:
+                if chunk:
+                    self._begin(None)
+                    self._stdout.write(chunk)
+                    self._stdout.flush()
+                    if self._request.aborted:
+                        return
+        self._begin(0 if isinstance(result, (list, tuple)) else None)
+
+    def _begin(self, length: int | None) -> None:
+        """Write the headers, once. `length`: of the whole body, when it is known."""
+        if self._started:
+            return
+        status, headers = self._status, self._headers
+        if not status:
+            raise AssertionError("the application sent a body before it called start_response()")
+        lines = [f"Status: {status}"]
+        lines += [f"{name}: {value}" for name, value in headers]
+        if length is not None and _wants_length(status, headers):
+            lines.append(f"Content-Length: {length}")
+        block = "\r\n".join(lines)
+        if block.count("\n") != len(lines) - 1 or block.count("\r") != len(lines) - 1:
+            raise ValueError("a status or header holds a line break: refused, it would begin a header of its own")
+        self._started = True
+        self._stdout.write((block + "\r\n\r\n").encode("latin-1"))
+
+
+def _wants_length(status: str, headers: list[tuple[str, str]]) -> bool:
+    if status[:3] in _NO_BODY or status[0] == "1":
+        return False
+    return not any(name.lower() == "content-length" for name, _ in headers)
+
+
+def _as_text(value: Any) -> str:
+    """flup takes bytes for strings here, so its applications may pass them."""
+    if type(value) is str:
+        return value
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"a status, header name or header value must be a string, not {value!r}")

@@ -1,0 +1,103 @@
+"""`Limits`: a worker that has served enough requests, or has grown too large, leaves and is replaced.
+
+Runs in the worker, after each request. It must never end a worker that still owes an answer: it only says that this
+worker is to leave, and the core lets it go when everything it has accepted is answered.
+
+Sizes are real memory, in KB: the resident set (RSS), or on request the proportional one (PSS), which counts a page
+that n processes share as 1/n of a page. Virtual size, which the Perl originals take, says nothing about memory.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+
+from .errors import ConfigError
+from .manager import ProcManager, _count
+from .states import Role
+
+KB = 1024
+MB = 1024 * KB
+
+
+class Limits(ProcManager):
+    """To be mixed in: `class Manager(Limits, ...)`. Each limit works alone; 0 means none.
+
+    max_requests: requests after which a worker leaves.
+    max_size: KB of memory above which it leaves.
+    sizecheck_num_requests: the size is looked at after every so many requests.
+    size_of: "rss", or "pss" where the system knows it (Linux); slower by a factor of twenty or more.
+    """
+
+    size_unit = ("KB", KB)
+
+    def __init__(
+        self,
+        n_processes: int = 0,
+        *,
+        max_requests: int = 0,
+        max_size: int = 0,
+        sizecheck_num_requests: int = 1,
+        size_of: str = "rss",
+        **rest: Any,
+    ) -> None:
+        super().__init__(n_processes, **rest)
+        self.max_requests = _count("max_requests", max_requests)
+        self.max_size = _count("max_size", max_size)
+        self.sizecheck_num_requests = _count("sizecheck_num_requests", sizecheck_num_requests)
+        self.size_of = measure("size_of", size_of)
+        self.request_count = 0
+        self._process: psutil.Process | None = None
+
+    def server_init(self) -> None:
+        super().server_init()
+        self.request_count = 0
+        self._process = psutil.Process()  # this one, not the manager it was forked from
+
+    def post_dispatch(self) -> None:
+        if self.role is Role.SERVER:
+            self.request_count += 1
+            reached = self.limit_reached()
+            if reached:
+                self.retire_self(reached)
+        super().post_dispatch()
+
+    def limit_reached(self) -> str:
+        """Worker: which limit is reached, as the words of its last line; empty for none. To be extended."""
+        if 0 < self.max_requests <= self.request_count:
+            return self.requests_message()
+        if self.sizecheck_num_requests and self.request_count % self.sizecheck_num_requests == 0:
+            return self.size_limit_reached()
+        return ""
+
+    def size_limit_reached(self) -> str:
+        """Worker: the same, of the size alone; asked after every so many requests."""
+        size = self.process_size() if self.max_size else 0
+        return self.size_message("max_size", self.max_size, size) if size > self.max_size * self.size_unit[1] else ""
+
+    def process_size(self) -> int:
+        """Worker: its memory now, in bytes."""
+        process = self._process or psutil.Process()
+        if self.size_of == "pss":
+            return int(process.memory_full_info().pss)
+        return int(process.memory_info().rss)
+
+    def requests_message(self) -> str:
+        served = "" if self.request_count == self.max_requests else f": {self.request_count} requests"
+        return f"safe exit after max_requests ({self.max_requests}){served}"
+
+    def size_message(self, limit: str, value: int, size: int) -> str:
+        unit, factor = self.size_unit
+        return (
+            f"safe exit due to memory limits exceeded after {self.request_count} requests: "
+            f"{-(-size // factor)} {unit}, {limit} {value} {unit}"
+        )
+
+
+def measure(name: str, value: object) -> str:
+    if value not in ("rss", "pss"):
+        raise ConfigError(f"{name} must be 'rss' or 'pss', not {value!r}")
+    if value == "pss" and not hasattr(psutil.Process().memory_full_info(), "pss"):
+        raise ConfigError(f"{name}='pss' is known on Linux only")
+    return str(value)
