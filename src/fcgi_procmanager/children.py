@@ -13,13 +13,14 @@ from .states import WorkerEvent, WorkerState, worker_life
 class Child:
     """One worker, seen from its manager. Times are monotonic seconds."""
 
-    __slots__ = ("_life", "ladder", "pid", "ready_at", "spawned_at")
+    __slots__ = ("_life", "excused", "ladder", "pid", "ready_at", "spawned_at")
 
     def __init__(self, pid: int, now: float) -> None:
         self.pid = pid
         self.spawned_at = now
         self.ready_at = FOREVER
         self.ladder: Ladder | None = None  # set when it is asked to leave
+        self.excused = False  # it has said why it leaves: no failure
         self._life = worker_life()
 
     @property

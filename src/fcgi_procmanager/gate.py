@@ -51,8 +51,9 @@ class Baton:
 class Gate:
     """Waits for any of the things a worker may be called to."""
 
-    def __init__(self, signals: Signals, lifeline: int = -1, baton: Baton | None = None) -> None:
-        """`lifeline`: read end of a pipe whose write end only the manager has; -1 for none."""
+    def __init__(self, signals: Signals | None, lifeline: int = -1, baton: Baton | None = None) -> None:
+        """`signals`: None in a thread, which gets none. `lifeline`: read end of a pipe whose write end only the manager
+        has; -1 for none."""
         self.orphaned = False  # the manager is gone
         self._signals = signals
         self._baton = baton
@@ -60,7 +61,7 @@ class Gate:
         self._lifeline = lifeline
         self._poller = select.epoll() if hasattr(select, "epoll") else select.poll()
         self._in_seconds = hasattr(select, "epoll")
-        self.wake = signals.fileno()  # readable when a signal has come
+        self.wake = signals.fileno() if signals else -1  # readable when a signal has come
         for fd in (self.wake, lifeline):
             if fd >= 0:
                 self.add(fd)
@@ -88,13 +89,16 @@ class Gate:
     def wait(self, deadline: float = FOREVER) -> list[int]:
         """The descriptors that are ready: of listeners and of what was added. Empty after a signal, the end of the
         manager, or at the deadline (monotonic seconds)."""
+        owner = self._signals.claim() if self._signals is not None else -1
         timeout = milliseconds(deadline, monotonic())
         if self._in_seconds and timeout is not None:
             events = self._poller.poll(timeout / 1000)
         else:
             events = self._poller.poll(timeout)
         ready = [fd for fd, _ in events]
-        if self.wake in ready:
+        if self._signals is not None:
+            self._signals.give_back(owner)
+        if self._signals is not None and self.wake in ready:
             ready.remove(self.wake)
             self._signals.take()
         if self._lifeline in ready:

@@ -9,6 +9,7 @@ that n processes share as 1/n of a page. Virtual size, which the Perl originals 
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import psutil
@@ -83,6 +84,10 @@ class Limits(ProcManager):
             return int(process.memory_full_info().pss)
         return int(process.memory_info().rss)
 
+    def unshared_size(self) -> int:
+        """Worker: the part of its memory that nobody else has, in bytes: what its end would set free."""
+        return int((self._process or psutil.Process()).memory_full_info().uss)
+
     def requests_message(self) -> str:
         served = "" if self.request_count == self.max_requests else f": {self.request_count} requests"
         return f"safe exit after max_requests ({self.max_requests}){served}"
@@ -93,6 +98,15 @@ class Limits(ProcManager):
             f"safe exit due to memory limits exceeded after {self.request_count} requests: "
             f"{-(-size // factor)} {unit}, {limit} {value} {unit}"
         )
+
+
+def environment_number(variable: str) -> int:
+    """A limit from the environment, 0 when it is not set. Raises ConfigError."""
+    text = os.environ.get(variable) or "0"
+    try:
+        return _count(variable, int(text))
+    except ValueError:
+        raise ConfigError(f"{variable} must be a whole number from 0 up, not {text!r}") from None
 
 
 def measure(name: str, value: object) -> str:

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from .listeners import Listener
 
 _REPORT = struct.Struct("=cIH")  # kind, pid, length of the text that follows
-_READY, _REFUSED = b"R", b"F"
+_READY, _LEAVING, _REFUSED = b"R", b"L", b"F"
+_GLANCE = 0.1  # seconds; plain `os.wait` hears no report and no timer, so without signals those are looked for
 _TEXT_LIMIT = 400  # bytes; with its header far below PIPE_BUF, so that reports of many workers never mix
 
 
@@ -53,6 +54,8 @@ class ProcManager:
     Raises ConfigError, which names the parameter. Every parameter is an attribute, read anew at each use.
     Source: the attributes of FCGI::Engine::ProcManager 0.22.
     """
+
+    log_name = "FastCGI"  # what each log line begins with
 
     def __init__(
         self,
@@ -88,6 +91,9 @@ class ProcManager:
         self._refusal: str | None = None  # why the first worker could not be prepared
         self._announce = False  # tell systemd once the pool is complete
         self._somebody_killed = False
+        self._child_ended = False  # manager: SIGCHLD came since the last look at who is lost
+        self.in_flight = 0  # worker with threads: other requests in progress
+        self._orphaned = False  # worker: after a request, the manager was gone
         self._leave = False  # worker: TERM or HUP came, or a limit was reached
         self._retirement = ""  # worker: why, if not for a signal
         self._gate: Gate | None = None
@@ -142,16 +148,17 @@ class ProcManager:
         """Worker: the next (connection, address), or None once this worker should leave. No signal is lost between the
         look and the wait, and no accepted connection either. `listener` must be non-blocking, as `listen` makes it."""
         sock = listener if isinstance(listener, socket.socket) else listener.socket
+        called = False
         while not self.leaving:
             try:
                 accepted: tuple[socket.socket, Any] = sock.accept()
             except (BlockingIOError, ConnectionAbortedError):
-                gate = self.gate
-                gate.add_listener(sock.fileno())
-                if gate.wait() and self.leaving:
-                    gate.pass_on()
+                self.gate.add_listener(sock.fileno())
+                called = bool(self.gate.wait())
             else:
                 return accepted
+        if called:  # the TERM may have come at any moment since the wait
+            self.gate.pass_on()
         return None
 
     def received_signal(self, name: str | None = None) -> Any:
@@ -182,9 +189,13 @@ class ProcManager:
         that was accepted is still to be answered; else takes SA_RESTART off again."""
         if not self._managed:
             return
-        if self.leaving and not self._kept_by_duty():
+        if os.getppid() != self.manager_pid:
+            self._orphaned = True
+        if (self._leave or self._orphaned) and not self._kept_by_duty():
             self.exit(self.leave_reason)
-        if not self.no_signals:
+        if not self.no_signals and not self.in_flight:
+            if "asyncio" in sys.modules:
+                self._signals.rearm()
             signals.restart(False)
 
     def manager_sig_handler(self, name: str) -> None:
@@ -203,7 +214,7 @@ class ProcManager:
 
     def notify(self, message: str) -> None:
         """One line: to standard error, or through `logging` when the application configured that logger."""
-        line = f"FastCGI: {self.role.value} (pid {os.getpid()}): {message.rstrip()}"
+        line = f"{self.log_name}: {self.role.value} (pid {os.getpid()}): {message.rstrip()}"
         logger = _configured_logger()
         if logger is not None:
             logger.info(line)
@@ -250,10 +261,11 @@ class ProcManager:
     def exit(self, message: str, status: int = exits.OK) -> NoReturn:
         """Either: leave now. The manager kills and reaps what is left, and removes its files. Ends by SystemExit."""
         if self.role is Role.MANAGER:
-            self._kill_everybody()
-            self._end()
+            self._vacate()  # the handlers stay until the last line is out: a TERM now would be a death by signal
         else:
             self._quiet()
+            if self._pipes is not None:
+                self._pipes.report(_LEAVING)
         self.notify(message)
         raise SystemExit(status)
 
@@ -265,9 +277,7 @@ class ProcManager:
     @property
     def leaving(self) -> bool:
         """Worker: it has been told to leave, or its manager is gone: accept no more."""
-        if self._leave or not self._managed or self.role is Role.MANAGER:
-            return self._leave
-        return os.getppid() != self.manager_pid or (self._gate is not None and self._gate.orphaned)
+        return self._leave or self._orphaned or (self._gate is not None and self._gate.orphaned)
 
     @property
     def leave_reason(self) -> str:
@@ -291,6 +301,11 @@ class ProcManager:
             pipes = self._pipes
             self._gate = Gate(self._signals, pipes.lifeline, pipes.baton) if pipes else Gate(self._signals)
         return self._gate
+
+    @property
+    def baton(self) -> Baton | None:
+        """Worker: for gates of its threads."""
+        return self._pipes.baton if self._pipes else None
 
     @contextmanager
     def single_process(self) -> Iterator[None]:
@@ -363,6 +378,7 @@ class ProcManager:
         self._pipes = _Pipes()
         self.change_process_name()
         self.manager_init()
+        self._signals.rearm()
         if not self.no_signals:
             # Code that the hook loaded may ignore SIGCHLD: the system would then reap for us, and nobody would be told.
             self._signals.install(("CHLD",))
@@ -388,8 +404,11 @@ class ProcManager:
         if surplus > 0:
             self._retire(list(self._children.staying.values())[:surplus])
         self._respawn.start_delay = self.start_delay
-        # In a worker, `any` ends at the first 0.
-        return any(self._fork() == 0 for _ in range(self._respawn.budget(self._missing, monotonic())))
+        for _ in range(self._respawn.budget(self._missing, monotonic())):
+            pid = self._fork()
+            if pid <= 0:
+                return pid == 0  # refused: the next ones would be as well, and one refusal is one failure
+        return False
 
     def _fork(self) -> int:
         """The one place that forks. Returns the pid, 0 in the child, -1 when the system refused.
@@ -426,9 +445,22 @@ class ProcManager:
                 self._bury(lost, Exit(None))
             return None
         if pid == 0:
+            self._bury_lost()
             return None
         self._bury(pid, Exit(raw))
         return pid
+
+    def _bury_lost(self) -> None:
+        """A child has ended and there is none to reap: if it was one of ours, somebody else reaped it (a thread of the
+        application that waits for any child), and nobody will ever tell us which."""
+        if not self._child_ended or not hasattr(os, "waitid"):
+            return
+        self._child_ended = False
+        for pid in self._children.pids:
+            try:
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                self._bury(pid, Exit(None))
 
     def _bury(self, pid: int, exit: Exit) -> None:
         self._read_reports()  # its last words come before its death is judged
@@ -436,7 +468,9 @@ class ProcManager:
         if child is None:
             return  # not ours: an orphan that came to process 1, or a helper of the application
         self.notify(f"server (pid {pid}) exited with status {exit}")
-        if child.ladder is None:
+        if child.ladder is not None or (child.excused and exit.clean):
+            self._respawn.left(child.ready_at, monotonic())
+        else:
             delay = self._respawn.died(exit, child.spawned_at, child.ready_at, monotonic())
             if delay and not self._respawn.hopeless:
                 self.notify(f"{self._respawn.failures} servers in a row failed; the next one starts in {delay:.1f} s")
@@ -467,7 +501,7 @@ class ProcManager:
             return
         if name == "KILL":
             child.on(WorkerEvent.KILL)
-            self._somebody_killed = True
+            self._somebody_killed |= not self._running  # in a reload it says nothing about the stop
 
     def _empty_pool(self) -> None:
         """Wait until every worker is gone, climbing the ladder."""
@@ -492,21 +526,25 @@ class ProcManager:
         for child in self._everybody():
             self._children.retire(child, Ladder(monotonic(), self.die_timeout))
             self._send(child, "KILL")
-        while len(self._children):
+        for pid in self._children.pids:  # each by its number: another child of the application may live on
             try:
-                pid, raw = os.waitpid(-1, 0)
+                self._bury(pid, Exit(os.waitpid(pid, 0)[1]))
             except ChildProcessError:
-                break
-            self._bury(pid, Exit(raw))
-        self._children.clear()
+                self._bury(pid, Exit(None))
 
-    def _end(self) -> None:
-        """Undo `_start`. The PID file goes last but for the handlers: while it is there, somebody serves."""
+    def _vacate(self) -> None:
+        """Leave no worker and no file. The PID file goes last: while it is there, somebody serves."""
         if self._life.state is ManagerState.IDLE:
             return
         self._kill_everybody()
         self._remove_listeners()
         self.remove_pid_file()
+
+    def _end(self) -> None:
+        """Undo `_start`."""
+        if self._life.state is ManagerState.IDLE:
+            return
+        self._vacate()
         if self._pipes is not None:
             self._pipes.close()
             self._pipes = None
@@ -556,7 +594,9 @@ class ProcManager:
     def _note_signals(self) -> None:
         for name in self._signals.take():
             self._received[name] = self._received.get(name, 0) + 1
-            if name != "CHLD":
+            if name == "CHLD":
+                self._child_ended = True
+            else:
                 self._inbox.append(name)
 
     def _read_reports(self) -> None:
@@ -565,6 +605,10 @@ class ProcManager:
                 if self._life.state is not ManagerState.IDLE:
                     self._life.on(ManagerEvent.READY)
                 self._respawn.became_ready()
+            elif kind == _LEAVING:
+                child = self._children.get(pid)
+                if child is not None:
+                    child.excused = True
             elif kind == _REFUSED:
                 self._refused(text)
 
@@ -586,14 +630,18 @@ class ProcManager:
     def _sleep(self, deadline: float) -> bool:
         """Wait for a child, a signal, a report or the deadline. True when `wait` should give its caller a turn."""
         assert self._pipes is not None
-        if self.no_signals and len(self._children) and deadline == FOREVER:
-            try:
-                pid, raw = os.wait()
-            except ChildProcessError:
-                return False  # `wait` finds out who is lost
-            self._bury(pid, Exit(raw))
-            return True
+        if self.no_signals:
+            if len(self._children) and deadline == FOREVER and self._missing <= 0:
+                try:
+                    pid, raw = os.wait()
+                except ChildProcessError:
+                    return False  # `wait` finds out who is lost
+                self._bury(pid, Exit(raw))
+                return True
+            deadline = min(deadline, monotonic() + _GLANCE)
+        owner = self._signals.claim()
         heard = self._pipes.poll(self._signals.fileno(), milliseconds(deadline, monotonic()))
+        self._signals.give_back(owner)
         return self._pipes.reports in heard
 
     def _tell_systemd(self) -> None:
@@ -615,6 +663,7 @@ class ProcManager:
         self._gate = None
         self._duties.clear()
         self._leave, self._retirement = False, ""
+        self._orphaned, self.in_flight = False, 0
         while self._pidfiles:
             self._pidfiles.popitem()[1].abandon()
         self._pipes.keep_worker_ends()
@@ -636,6 +685,7 @@ class ProcManager:
             self._pipes_of_worker().report(_REFUSED, str(error))
             self._quiet()
             raise SystemExit(exits.USAGE)
+        self._signals.rearm()
         self.notify("initialized")
         self._pipes_of_worker().report(_READY)
         if self.leaving:

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 from . import exits
 from .errors import ConfigError, PidFileError
-from .limits import MB, Limits, measure
+from .limits import MB, Limits, environment_number, measure
 from .manager import ProcManager as Core
 from .manager import _count, _flag, _path, _seconds, _text
-from .pidfile import PidFile
+from .pidfile import PidFile, holder
 from .proctitle import set_title
 from .states import Role
 
@@ -117,8 +117,7 @@ class ProcManager(Core):
         return getattr(self, key) if self._is_attribute(key) else self._other_parameters.get(key)
 
     def _from_environment(self) -> dict[str, int]:
-        found = {key: os.environ.get(variable) for key, variable in self.ENVIRONMENT.items()}
-        return {key: _number(self.ENVIRONMENT[key], text) for key, text in found.items() if text}
+        return {key: environment_number(name) for key, name in self.ENVIRONMENT.items() if os.environ.get(name)}
 
     def _set(self, key: str, value: Any) -> None:
         if key in self.PARAMETERS:
@@ -133,7 +132,7 @@ class ProcManager(Core):
 
     # -- what a script calls ------------------------------------------------------------------------------------------
 
-    def pm_manage(self, **parameters: Any) -> bool:
+    def pm_manage(self, /, **parameters: Any) -> bool:
         """Set these parameters, then `manage`. True in a worker, False with 0 processes, SystemExit in the manager."""
         for key, value in parameters.items():
             self.pm_parameter(key, value)
@@ -208,8 +207,8 @@ class ProcManager(Core):
             pidfile.release()
         except OSError as error:
             self.pm_notify(f"unlink: {os.fspath(path)}: {error.strerror}")
-        except PidFileError as error:
-            self.pm_notify(f"unlink: {error}")
+        except PidFileError:
+            self.pm_notify(f"unlink: {os.fspath(path)}: held by process {holder(path)}")
         else:
             return not os.path.lexists(path)
         return False
@@ -362,22 +361,3 @@ pm_warn = _exported(ProcManager.pm_warn)
 pm_notify = _exported(ProcManager.pm_notify)
 pm_abort = _exported(ProcManager.pm_abort)
 pm_exit = _exported(ProcManager.pm_exit)
-
-
-def _switch(name: str, value: object) -> bool:
-    """Perl has no True and False: 1 and 0 do as well."""
-    return _flag(name, bool(value) if value in (0, 1) else value)
-
-
-def _role(name: str, value: object) -> Role:
-    try:
-        return Role(value)
-    except ValueError:
-        raise ConfigError(f"{name} must be 'manager' or 'server', not {value!r}") from None
-
-
-def _number(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ConfigError(f"{name} must be a whole number, not {text!r}") from None

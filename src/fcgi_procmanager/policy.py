@@ -52,6 +52,13 @@ class Respawn:
         self.ever_ready = True
         self._probe_out = False
 
+    def left(self, ready_at: float, now: float) -> None:
+        """A worker is gone that had been asked to leave, or had said that it would: no failure. Nothing more is to be
+        heard of it; if it served for a while, whatever made its predecessors fail is over."""
+        self._probe_out = False
+        if now - ready_at >= YOUNG:
+            self.failures = 0
+
     def died(self, exit: Exit, spawned_at: float, ready_at: float, now: float) -> float:
         """A worker that nobody had asked to leave is gone. Returns the seconds until its replacement; 0 for now."""
         self._probe_out = False

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterable
 from typing import Any, Callable
 
@@ -93,19 +94,15 @@ class Signals:
         """Note these signals from now on. `tell`, when given, is called with the name from the Python handler.
 
         Raises ConfigError outside the main thread, where Python can install no handler."""
-        try:
-            if not self.open:
-                self._open()
-            self._tell = tell
-            for name in names:
-                signum = _NUMBER[name]
-                found = signal.signal(signum, self._note)
-                self._found.setdefault(signum, found)
-        except ValueError as error:
-            self.close()
-            raise ConfigError(
-                f"signals can be handled in the main thread only: pass no_signals=True ({error})"
-            ) from None
+        if threading.current_thread() is not threading.main_thread():
+            raise ConfigError("signals can be handled in the main thread only: pass no_signals=True")
+        if not self.open:
+            self._open()
+        self._tell = tell
+        for name in names:
+            signum = _NUMBER[name]
+            found = signal.signal(signum, self._note)
+            self._found.setdefault(signum, found)
         # Whoever started us may have left these blocked: a stop would never arrive.
         mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [_NUMBER[name] for name in names])
         if self._found_mask is None:
@@ -134,6 +131,32 @@ class Signals:
             signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._noted.clear()
 
+    def claim(self) -> int:
+        """Have the wakeup descriptor for the length of a wait. Returns whose it was, for `give_back`.
+
+        An event loop of the application takes it while it runs, and leaves it at -1 when it is closed."""
+        if not self.open:
+            return -1
+        try:
+            return signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        except ValueError:  # in a thread, which gets no signals
+            return -1
+
+    def give_back(self, owner: int) -> None:
+        """To an event loop that is still there; -1, or our own, is nobody else."""
+        if self.open and owner not in (-1, self._write):
+            _set_wakeup(owner)
+
+    def rearm(self) -> None:
+        """Main thread, after code of the application: an event loop that listened to one of our signals has left the
+        default action in place of the handler it found, and TERM would kill in the middle of the next request."""
+        if not self.open:
+            return
+        for signum in self._found:
+            if signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler):
+                signal.signal(signum, self._note)
+        self.give_back(self.claim())
+
     def take(self) -> list[str]:
         """The names noted since the last call, in order. Empties the pipe first: a signal that comes in between
         leaves its byte there, and costs one needless turn."""
@@ -158,9 +181,8 @@ class Signals:
             _set(signum, found)
         self._found.clear()
         # Only if it is still ours: an event loop may have taken it in the meantime, and given it back or not.
-        current = signal.set_wakeup_fd(self._found_wakeup)
-        if current not in (self._write, -1):
-            signal.set_wakeup_fd(current)
+        current = signal.set_wakeup_fd(-1)
+        _set_wakeup(self._found_wakeup if current in (self._write, -1) else current)
         self._close_pipe()
         if self._found_mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._found_mask)
@@ -192,6 +214,13 @@ def _pipe() -> tuple[int, int]:
     for end in ends:
         os.set_blocking(end, False)
     return ends
+
+
+def _set_wakeup(fd: int) -> None:
+    try:
+        signal.set_wakeup_fd(fd)
+    except (OSError, ValueError):
+        pass  # its owner has closed it
 
 
 def _set(signum: int, handler: Any) -> None:

@@ -1,21 +1,54 @@
-"""The command `fcgi-procmanager`: its entry point, and what an error looks like to a person.
+"""The command `fcgi-procmanager`: its entry point, and what becomes of an error.
 
 Runs in the process that was typed, which for `serve` and `demo` becomes the manager. A worker passes through here only on
-its way out, by SystemExit. It must never show a traceback for a mistake that a person can make: such a mistake is one line
-and exit status 2.
+its way out. It must never show a traceback for a mistake that a person can make: that is one line and exit status 2.
 """
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 
-from .. import exits
+from .. import __version__, exits
 from ..errors import ProcManagerError
-from . import check, control, demo, serve
-from .arguments import PROGRAM, Parser
+from .arguments import Parser, parse
+from .check import add as add_check
+from .control import add as add_control
+from .demo import add as add_demo
+from .messages import PROGRAM, complain
+from .serve import add as add_serve
 
 __all__ = ["main"]
 
-_COMMANDS = (serve, demo, reload := control.Reload, control.Stop, check)
+_EXIT_STATUS = """\
+exit status:
+  0  done
+  1  not running, not done in time, or somebody had to be killed
+  2  a mistake, which one line explains
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status. In a manager and in its workers it ends by SystemExit."""
+    owner = os.getpid()
+    try:
+        options = parse(_parser(), argv)
+        return int(options.run(options))
+    except (ProcManagerError, KeyboardInterrupt) as error:
+        if os.getpid() != owner:
+            raise
+        complain(str(error) or "interrupted")
+        return exits.USAGE
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog=PROGRAM,
+        description="Serve a WSGI application by FastCGI, in workers that are kept alive, stopped gently and replaced.",
+        epilog=_EXIT_STATUS,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for add in (add_serve, add_demo, add_control, add_check):
+        add(commands)
+    return parser

@@ -6,16 +6,16 @@ Runs before anything is started. Must never touch the system: whether a path or 
 from __future__ import annotations
 
 import argparse
-from typing import Callable, NoReturn
+import difflib
+from collections.abc import Sequence
+from typing import NoReturn
 
 from .. import exits
+from .messages import PROGRAM, one_line
 
-__all__ = ["PROGRAM", "Options", "Parser", "Run", "octal", "seconds", "whole"]
-
-PROGRAM = "fcgi-procmanager"
+__all__ = ["Options", "Parser", "octal", "parse", "seconds", "whole"]
 
 Options = argparse.Namespace
-Run = Callable[[Options], int]  # what a command does; its answer is the exit status
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,9 +28,19 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.exit(exits.USAGE, f"{PROGRAM}: {one_line(message)}; see '{self.prog} --help'\n")
 
+    def unknown(self, argument: str) -> NoReturn:
+        option = argument.partition("=")[0]
+        near = difflib.get_close_matches(option, self._option_string_actions, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        self.error(f"unknown {'option' if option.startswith('-') else 'argument'} {option!r}{hint}")
 
-def one_line(text: object) -> str:
-    return " ".join(str(text).split())
+
+def parse(parser: Parser, argv: Sequence[str] | None) -> Options:
+    """The options, or SystemExit. What is unknown is judged by the parser of its own command, which has the help for it."""
+    options, unknown = parser.parse_known_args(argv)
+    if unknown:
+        getattr(options, "parser", parser).unknown(unknown[0])
+    return options
 
 
 def whole(text: str) -> int:

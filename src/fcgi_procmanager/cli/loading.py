@@ -14,19 +14,20 @@ import pkgutil
 import sys
 import time
 import traceback
+import wsgiref
 from types import ModuleType
 from typing import Any, Callable
 
 from ..errors import BootError
-from .arguments import one_line
+from .messages import story
 
-__all__ = ["cache_settled_sources_only", "load", "load_class", "search_here"]
+__all__ = ["cache_settled_sources_only", "describe_failure", "load", "load_class", "search_here"]
 
 DEFAULT_NAME = "application"
 
 _USUAL_NAMES = ("application", "app", "wsgi", "wsgi_app", "main")
+_CALLERS = (os.path.dirname(__file__), "<frozen ", *map(os.path.dirname, (importlib.__file__, wsgiref.__file__)))
 _SETTLED = 2.0  # seconds; file times are compared by the whole second, and some file systems keep even ones only
-_LIMIT = 200  # characters of an exception's own text
 
 
 def load(spec: str) -> Callable[..., Any]:
@@ -64,7 +65,7 @@ def cache_settled_sources_only() -> None:
 
     def set_data(self: importlib.machinery.SourceFileLoader, path: str, data: bytes, **settings: Any) -> None:
         if _is_settled(self.path):
-            keep(self, path, data, **settings)  # type: ignore[arg-type]
+            keep(self, path, data, **settings)
 
     setattr(loader, "set_data", set_data)  # noqa: B010
 
@@ -133,10 +134,16 @@ def _modules_in(package: Any, prefix: str) -> list[str]:
 
 
 def _failed_import(name: str, error: BaseException) -> str:
-    return f"{_place(error, name)}: {_story(error)} (for the traceback: python -c 'import {name}')"
+    return f"{describe_failure(error)} (for the traceback: python -c 'import {name}')"
 
 
-def _place(error: BaseException, name: str) -> str:
+def describe_failure(error: BaseException) -> str:
+    """An exception of the application in one line: where, and what."""
+    place = _place(error)
+    return f"{place}: {story(error)}" if place else story(error)
+
+
+def _place(error: BaseException) -> str:
     """File and line to look at: the innermost in the directory that is served, else the innermost of all."""
     if isinstance(error, SyntaxError) and error.filename:
         return f"{_short(error.filename)}:{error.lineno}"
@@ -145,7 +152,7 @@ def _place(error: BaseException, name: str) -> str:
     own = [frame for frame in frames if os.path.abspath(frame.filename).startswith(here) and not _installed(frame)]
     for frame in reversed(own or frames):
         return f"{_short(frame.filename)}:{frame.lineno}"
-    return name
+    return ""
 
 
 def _installed(frame: traceback.FrameSummary) -> bool:
@@ -153,23 +160,15 @@ def _installed(frame: traceback.FrameSummary) -> bool:
 
 
 def _frames_of_others(error: BaseException) -> list[traceback.FrameSummary]:
-    """The traceback without this module's frames and those of the import system."""
+    """The traceback without the frames of the command, of the import system and of wsgiref, which call the application."""
     frames = traceback.extract_tb(error.__traceback__)
-    ours = (__file__, importlib.__file__)
-    return [frame for frame in frames if frame.filename not in ours and not frame.filename.startswith("<frozen ")]
+    return [frame for frame in frames if not frame.filename.startswith(_CALLERS)]
 
 
 def _short(filename: str) -> str:
     """Relative to the current directory, when it is below it."""
     relative = os.path.relpath(filename)
     return filename if relative.startswith(os.pardir) else relative
-
-
-def _story(error: BaseException) -> str:
-    text = one_line(error.msg if isinstance(error, SyntaxError) else error)
-    if len(text) > _LIMIT:
-        text = text[:_LIMIT] + "..."
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 # -- the attribute -------------------------------------------------------------------------------------------------------
@@ -184,7 +183,7 @@ def _get_attribute(module: ModuleType, dotted: str, name: str) -> Any:
         except AttributeError:
             raise BootError(_no_attribute(found, owner, part)) from None
         except Exception as error:
-            raise BootError(f"{owner}.{part}: {_story(error)}") from None
+            raise BootError(f"{owner}.{part}: {story(error)}") from None
         owner = f"{owner}.{part}"
     return found
 

@@ -36,7 +36,7 @@ class Connection:
 
     __slots__ = ("_receive_timeout", "_send_budget", "_send_timeout", "dead", "deadline", "parser", "served", "sock")
 
-    def __init__(self, sock: socket.socket, parser: Parser, receive_timeout: float, send_timeout: float) -> None:
+    def __init__(self, sock: socket.SocketType, parser: Parser, receive_timeout: float, send_timeout: float) -> None:
         self.sock = sock
         self.parser = parser
         self.dead = ""  # why nothing more can be sent
@@ -173,7 +173,7 @@ class Connection:
         return writable
 
 
-def _wait(sock: socket.socket, event: int, deadline: float) -> bool:
+def _wait(sock: socket.SocketType, event: int, deadline: float) -> bool:
     """Until the socket is ready or the deadline has passed. A signal does not end it: a request in hand is finished."""
     poller = select.poll()
     poller.register(sock, event)

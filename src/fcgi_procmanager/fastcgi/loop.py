@@ -62,7 +62,7 @@ class FastCGI:
         drain_timeout: float = 3,
     ) -> None:
         self.manager = manager if manager is not None else ProcManager()
-        self.listeners = _sockets(listener, self.manager)
+        self._doors = tuple((sock, int(sock.family)) for sock in _sockets(listener, self.manager))
         self.roles = tuple(roles)
         self.head_timeout = _timeout("head_timeout", head_timeout)
         self.idle_timeout = _timeout("idle_timeout", idle_timeout)
@@ -77,7 +77,7 @@ class FastCGI:
         self._idle: dict[int, Connection] = {}
         self._lingering: dict[int, Connection] = {}
         self._watched: set[int] = set()
-        self._call: socket.socket | None = None  # a listener that the gate said has a connection
+        self._call: tuple[socket.socket, int] | None = None  # a listener that the gate said has a connection
         self._in_hand: Request | None = None
         self._draining = False
         self.manager.add_duty(self.busy)
@@ -123,16 +123,18 @@ class FastCGI:
 
     def _take(self) -> Connection | None:
         """A new connection, if there is one now."""
-        listeners = self.listeners if self._call is None else (self._call,)
+        doors = self._doors if self._call is None else (self._call,)
         self._call = None
-        for listener in listeners:
+        for listener, family in doors:
             try:
-                sock, address = listener.accept()
+                # `listener.accept()` without its Python half, which makes an object we have no use for.
+                descriptor, address = listener._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, ConnectionAbortedError):
                 continue
             except OSError as error:  # no descriptor left, say: what is held must be served all the same
                 self._refuse(error)
                 continue
+            sock = socket.SocketType(family, socket.SOCK_STREAM, 0, descriptor)
             if self._allowed is not None and not (isinstance(address, tuple) and address[0] in self._allowed):
                 sock.close()
                 continue
@@ -190,7 +192,7 @@ class FastCGI:
     def _wait(self) -> None:
         gate = self.manager.gate
         if not self._draining:
-            for listener in self.listeners:
+            for listener, _ in self._doors:
                 gate.add_listener(listener.fileno())
         deadline = FOREVER
         for place in (self._speaking, self._idle, self._lingering):
@@ -214,9 +216,9 @@ class FastCGI:
             if not self._lingering[number].discard():
                 self._drop(self._lingering.pop(number))
         else:
-            for listener in self.listeners:
-                if listener.fileno() == number:
-                    self._call = listener
+            for door in self._doors:
+                if door[0].fileno() == number:
+                    self._call = door
 
     def _expire(self) -> None:
         now = monotonic()
@@ -319,6 +321,9 @@ def _sockets(listener: Listening | Iterable[Listening] | None, manager: ProcMana
     sockets = tuple(one.socket if isinstance(one, Listener) else one for one in found)
     for sock in sockets:
         sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            # Inherited by what is accepted. A reply in two pieces would wait for the peer's delayed acknowledgement.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sockets
 
 

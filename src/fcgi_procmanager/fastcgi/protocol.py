@@ -12,6 +12,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Collection
+from functools import lru_cache
 
 from ..errors import ProtocolError
 
@@ -28,6 +29,7 @@ MAX_UNSENT = 1 << 16  # bytes of answers to management records that a peer may l
 
 _HEADER = struct.Struct("!BBHHBx")
 _BEGIN = struct.Struct("!HB5x")
+_OPENING = struct.Struct("!BBHHBxHB5xBBHHBx")
 _END = struct.Struct("!BBHHBxIB3x")
 _UNKNOWN = struct.Struct("!BBHHBxB7x")
 _LONG = struct.Struct("!I")
@@ -37,6 +39,12 @@ _unpack_header = _HEADER.unpack_from
 
 def end_request(request_id: int, app_status: int = 0, protocol_status: int = REQUEST_COMPLETE) -> bytes:
     return _END.pack(1, END_REQUEST, request_id, 8, 0, app_status & 0xFFFFFFFF, protocol_status)
+
+
+@lru_cache(maxsize=256)
+def end_of_stream(kind: int, request_id: int) -> bytes:
+    """An empty record; ids are few and small."""
+    return _pack_header(1, kind, request_id, 0, 0)
 
 
 def header(kind: int, request_id: int, length: int) -> bytes:
@@ -66,26 +74,33 @@ def decode_pairs(content: bytes) -> dict[str, str]:
     try:
         while position < end:
             name_length = content[position]
-            if name_length < 128:
-                position += 1
+            value_length = content[position + 1]
+            if name_length < 128 and value_length < 128:
+                start = position + 2
             else:
-                name_length = _LONG.unpack_from(content, position)[0] & 0x7FFFFFFF
-                position += 4
-            value_length = content[position]
-            if value_length < 128:
-                position += 1
-            else:
-                value_length = _LONG.unpack_from(content, position)[0] & 0x7FFFFFFF
-                position += 4
-            middle = position + name_length
-            name = text[position:middle]
+                start, name_length, value_length = _long_lengths(content, position)
+            middle = start + name_length
             position = middle + value_length
-            pairs[name] = text[middle:position]
+            pairs[text[start:middle]] = text[middle:position]
     except (IndexError, struct.error):
         position = end + 1
     if position > end:
         raise ProtocolError("a name-value pair is longer than the stream it is in")
     return pairs
+
+
+def _long_lengths(content: bytes, position: int) -> tuple[int, int, int]:
+    """Where the name begins, and both lengths, when one of them takes four bytes."""
+    lengths = []
+    for _ in range(2):
+        length = content[position]
+        if length < 128:
+            position += 1
+        else:
+            length = _LONG.unpack_from(content, position)[0] & 0x7FFFFFFF
+            position += 4
+        lengths.append(length)
+    return position, lengths[0], lengths[1]
 
 
 def encode_pairs(pairs: dict[str, str]) -> bytes:
@@ -182,6 +197,8 @@ class Parser:
         sends many requests at once is answered in order, and fills its own buffers."""
         buffer = self._buffer + received if self._buffer else received
         position, end = 0, len(buffer)
+        if not self._active and end >= _OPENING.size:
+            position = self._opening(buffer)
         while end - position >= 8:
             version, kind, request_id, length, padding = _unpack_header(buffer, position)
             start = position + 8
@@ -195,6 +212,26 @@ class Parser:
             position = stop + padding
             self._record(kind, request_id, buffer[start:stop])
         self._buffer = buffer[position:] if position < end else b""
+
+    def _opening(self, buffer: bytes) -> int:
+        """The usual begin of a buffer, at a third of the cost: BEGIN_REQUEST, all parameters in one record, their end, and
+        the end of an empty body. Returns how much of it was taken: 0 for anything else, which `feed` then takes apart."""
+        version, kind, request_id, length, padding, role, flags, *second = _OPENING.unpack_from(buffer)
+        if (version, kind, length, padding) != (1, BEGIN_REQUEST, 8, 0) or role not in self._roles or not request_id:
+            return 0
+        version, kind, params_id, length, padding = second
+        stop = _OPENING.size + length
+        ends: int = stop + padding
+        no_more = end_of_stream(PARAMS, request_id)
+        if (version, kind, params_id) != (1, PARAMS, request_id) or not length or buffer[ends : ends + 8] != no_more:
+            return 0
+        self.head = decode_pairs(buffer[_OPENING.size : stop])
+        self._active = True
+        self.request_id, self.role, self.keep = request_id, role, bool(flags & KEEP_CONN)
+        if buffer[ends + 8 : ends + 16] != end_of_stream(STDIN, request_id):
+            return ends + 8
+        self.stdin_ended = True
+        return ends + 16
 
     def _record(self, kind: int, request_id: int, content: bytes) -> None:
         if kind == BEGIN_REQUEST:

@@ -29,20 +29,28 @@ class Request:
     Source: the request object of flup 1.0.3, and FCGI.pm's.
     """
 
-    __slots__ = ("_connection", "_data", "_done", "_input", "keep", "params", "request_id", "role", "stderr", "stdout")
+    __slots__ = ("_connection", "_data", "_done", "_input", "_stderr", "keep", "params", "request_id", "role", "stdout")
 
     def __init__(self, connection: Connection, done: Callable[[Request], None]) -> None:
         parser = connection.parser
-        self.params: dict[str, str] = cast("dict[str, str]", parser.head)
-        self.request_id = parser.request_id
+        self.params: dict[str, str] = parser.head  # type: ignore[assignment]
+        self.request_id = request_id = parser.request_id
         self.role = parser.role
         self.keep = parser.keep
-        self.stdout = Output(connection, protocol.STDOUT, self.request_id)
-        self.stderr = Output(connection, protocol.STDERR, self.request_id)
+        self.stdout = Output(connection, protocol.STDOUT, request_id)
+        self._stderr: Output | None = None
         self._connection = connection
         self._input: IO[bytes] | None = None
         self._data: IO[bytes] | None = None
         self._done: Callable[[Request], None] | None = done
+
+    @property
+    def stderr(self) -> Output:
+        """For the web server's error log; most requests have nothing to say there."""
+        if self._stderr is None:
+            self._stderr = Output(self._connection, protocol.STDERR, self.request_id)
+            self._stderr.closed = self._done is None
+        return self._stderr
 
     @property
     def stdin(self) -> IO[bytes]:
@@ -85,7 +93,11 @@ class Request:
             end = protocol.end_request(self.request_id, app_status, protocol_status)
         else:
             end = _plain_end(self.request_id)
-        self._connection.send([*self.stderr.take(), *self.stdout.take(), end])
+        pieces = self.stdout.take()
+        pieces.append(end)
+        if self._stderr is not None:
+            pieces = self._stderr.take() + pieces
+        self._connection.send(pieces)
         self._close()
 
     def abandon(self, why: str) -> None:
@@ -98,8 +110,9 @@ class Request:
 
     def _close(self) -> None:
         done, self._done = self._done, None
-        self.stdout.close()
-        self.stderr.close()
+        self.stdout.closed = True
+        if self._stderr is not None:
+            self._stderr.closed = True
         if done is not None:
             done(self)
 
@@ -154,13 +167,15 @@ class Output:
             self._connection.send(self.take())
 
     def take(self) -> list[bytes | memoryview]:
-        """What is gathered, as records."""
-        if not self._parts:
+        """What is gathered, as records: pieces to be sent in order."""
+        parts, size = self._parts, self._size
+        if not size:
             return []
-        content = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts.clear()
-        self._size = 0
-        return protocol.stream_records(self._kind, self._request_id, content)
+        self._parts, self._size = [], 0
+        if size <= protocol.MAX_CONTENT:
+            return [protocol.header(self._kind, self._request_id, size), *parts]
+        # Each part in records of its own: a large one is not copied to be joined with the headers before it.
+        return [piece for part in parts for piece in protocol.stream_records(self._kind, self._request_id, part)]
 
     def drop(self) -> None:
         """Forget what is gathered and not sent."""
@@ -169,9 +184,6 @@ class Output:
 
     def writable(self) -> bool:
         return True
-
-    def close(self) -> None:
-        self.closed = True
 
 
 class _Body(io.RawIOBase):
@@ -211,4 +223,4 @@ def _input(connection: Connection, chunks: deque[bytes], complete: bool, ended: 
 @lru_cache(maxsize=64)
 def _plain_end(request_id: int) -> bytes:
     """The end of the output stream and of a request that went well; ids are few and small."""
-    return protocol.header(protocol.STDOUT, request_id, 0) + protocol.end_request(request_id)
+    return protocol.end_of_stream(protocol.STDOUT, request_id) + protocol.end_request(request_id)

