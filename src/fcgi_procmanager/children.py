@@ -20,7 +20,7 @@ class Child:
         self.spawned_at = now
         self.ready_at = FOREVER
         self.ladder: Ladder | None = None  # set when it is asked to leave
-        self.excused = False  # it has said why it leaves: no failure
+        self.excused = False  # it has served, or said that it leaves: a clean end is no failure
         self._life = worker_life()
 
     @property

@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from .listeners import Listener
 
 _REPORT = struct.Struct("=cIH")  # kind, pid, length of the text that follows
-_READY, _LEAVING, _REFUSED = b"R", b"L", b"F"
+_READY, _REFUSED = b"R", b"F"
+_EXCUSED = b"E"  # has served, or was told to leave: if it ends with status 0, its replacement need not wait
 _GLANCE = 0.1  # seconds; plain `os.wait` hears no report and no timer, so without signals those are looked for
 _TEXT_LIMIT = 400  # bytes; with its header far below PIPE_BUF, so that reports of many workers never mix
 
@@ -94,6 +95,7 @@ class ProcManager:
         self._child_ended = False  # manager: SIGCHLD came since the last look at who is lost
         self.in_flight = 0  # worker with threads: other requests in progress
         self._orphaned = False  # worker: after a request, the manager was gone
+        self._served = False  # worker: it has begun its first request
         self._leave = False  # worker: TERM or HUP came, or a limit was reached
         self._retirement = ""  # worker: why, if not for a signal
         self._gate: Gate | None = None
@@ -156,6 +158,7 @@ class ProcManager:
                 self.gate.add_listener(sock.fileno())
                 called = bool(self.gate.wait())
             else:
+                self._has_served()
                 return accepted
         if called:  # the TERM may have come at any moment since the wait
             self.gate.pass_on()
@@ -181,7 +184,11 @@ class ProcManager:
 
     def pre_dispatch(self) -> None:
         """Worker: before each request. Puts SA_RESTART back on TERM and HUP, so that the request is not disturbed."""
-        if self._managed and not self.no_signals:
+        if not self._managed:
+            return
+        if not self._served:
+            self._has_served()
+        if not self.no_signals:
             signals.restart(True)
 
     def post_dispatch(self) -> None:
@@ -265,7 +272,7 @@ class ProcManager:
         else:
             self._quiet()
             if self._pipes is not None:
-                self._pipes.report(_LEAVING)
+                self._pipes.report(_EXCUSED)
         self.notify(message)
         raise SystemExit(status)
 
@@ -326,6 +333,13 @@ class ProcManager:
     def _on_single_signal(self, name: str) -> None:
         self.server_sig_handler(name)
         self._leave = True
+
+    def _has_served(self) -> None:
+        """A worker that ends before this, even with status 0, has no loop or no listener: replacing it at once would fork
+        without end."""
+        if not self._served and self.role is Role.SERVER and self._pipes is not None:
+            self._served = True
+            self._pipes.report(_EXCUSED)
 
     def _drop_gate(self) -> None:
         if self._gate is not None:
@@ -471,7 +485,7 @@ class ProcManager:
         if child.ladder is not None or (child.excused and exit.clean):
             self._respawn.left(child.ready_at, monotonic())
         else:
-            delay = self._respawn.died(exit, child.spawned_at, child.ready_at, monotonic())
+            delay = self._respawn.died(child.spawned_at, child.ready_at, monotonic())
             if delay and not self._respawn.hopeless:
                 self.notify(f"{self._respawn.failures} servers in a row failed; the next one starts in {delay:.1f} s")
 
@@ -605,7 +619,7 @@ class ProcManager:
                 if self._life.state is not ManagerState.IDLE:
                     self._life.on(ManagerEvent.READY)
                 self._respawn.became_ready()
-            elif kind == _LEAVING:
+            elif kind == _EXCUSED:
                 child = self._children.get(pid)
                 if child is not None:
                     child.excused = True
@@ -663,7 +677,7 @@ class ProcManager:
         self._gate = None
         self._duties.clear()
         self._leave, self._retirement = False, ""
-        self._orphaned, self.in_flight = False, 0
+        self._orphaned, self._served, self.in_flight = False, False, 0
         while self._pidfiles:
             self._pidfiles.popitem()[1].abandon()
         self._pipes.keep_worker_ends()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .clock import FOREVER
-from .exits import Exit
 
 FIRST_DELAY = 0.1  # seconds before the second attempt in a row; doubled each time
 MAX_DELAY = 30.0
@@ -53,16 +52,16 @@ class Respawn:
         self._probe_out = False
 
     def left(self, ready_at: float, now: float) -> None:
-        """A worker is gone that had been asked to leave, or had said that it would: no failure. Nothing more is to be
-        heard of it; if it served for a while, whatever made its predecessors fail is over."""
+        """A worker is gone, and that is no failure: it had been asked to leave, or it ended well after it had served. If it
+        lived for a while, whatever made its predecessors fail is over."""
         self._probe_out = False
         if now - ready_at >= YOUNG:
             self.failures = 0
 
-    def died(self, exit: Exit, spawned_at: float, ready_at: float, now: float) -> float:
-        """A worker that nobody had asked to leave is gone. Returns the seconds until its replacement; 0 for now."""
+    def died(self, spawned_at: float, ready_at: float, now: float) -> float:
+        """A worker failed: it died, or ended without having served. Returns the seconds until its replacement; 0 for now."""
         self._probe_out = False
-        if ready_at < FOREVER and (exit.clean or now - ready_at >= YOUNG):
+        if now - ready_at >= YOUNG:
             self.failures = 0
             return 0.0
         if spawned_at >= self._failed_at:

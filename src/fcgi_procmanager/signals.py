@@ -150,7 +150,7 @@ class Signals:
     def rearm(self) -> None:
         """Main thread, after code of the application: an event loop that listened to one of our signals has left the
         default action in place of the handler it found, and TERM would kill in the middle of the next request."""
-        if not self.open:
+        if not self.open or threading.current_thread() is not threading.main_thread():
             return
         for signum in self._found:
             if signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler):

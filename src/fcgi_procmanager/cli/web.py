@@ -256,6 +256,7 @@ def _reverse_proxy(dial: str, root: str) -> dict[str, Any]:
         "upstreams": [{"dial": dial}],
         "load_balancing": {"try_duration": _RETRY, "try_interval": "50ms"},
         "request_buffers": _BODY_BUFFER,
+        "headers": {"response": {"delete": ["Status", "Via"]}},  # CGI's header, and a proxy that nobody asked about
     }
 
 

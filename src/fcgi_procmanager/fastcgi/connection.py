@@ -59,6 +59,10 @@ class Connection:
             self._answer()
         return parser.head is not None
 
+    def first_words(self, seconds: float) -> bool:
+        """Give a peer that has just connected a moment to speak. True when there is something to `poll` for."""
+        return _wait(self.sock, select.POLLIN, monotonic() + seconds)
+
     def next_request(self) -> bool:
         """The request in hand is over. True when the next one has come already, behind it."""
         parser = self.parser

@@ -22,6 +22,7 @@ from typing import Any, Union
 
 from ..clock import FOREVER, monotonic
 from ..errors import ConfigError, ProtocolError
+from ..gate import Gate
 from ..listeners import Listener
 from ..manager import ProcManager
 from . import protocol
@@ -31,6 +32,7 @@ from .request import Request
 Listening = Union[Listener, socket.socket]
 
 _LINGER = 2.0  # seconds a peer that still sends gets to read our reply, before a close would destroy it
+_MOMENT = 0.001  # seconds a new connection gets to say its first word before another one may be taken
 _MAX_HELD = 1000  # connections; beyond it the one that has been silent longest makes room
 
 
@@ -45,6 +47,7 @@ class FastCGI:
     idle_timeout: seconds a kept connection may be silent. Longer than the web server's own, so that it closes first.
     receive_timeout: seconds to wait for more of a body. send_timeout: seconds that the peer may keep one reply waiting
         in all. drain_timeout: see above.
+    gate: of a thread of its own (lanes.py); None for the main thread's.
 
     Source: the loop of FCGI.pm and of every Perl FastCGI script.
     """
@@ -60,6 +63,7 @@ class FastCGI:
         receive_timeout: float = 60,
         send_timeout: float = 60,
         drain_timeout: float = 3,
+        gate: Gate | None = None,
     ) -> None:
         self.manager = manager if manager is not None else ProcManager()
         self._doors = tuple((sock, int(sock.family)) for sock in _sockets(listener, self.manager))
@@ -80,19 +84,20 @@ class FastCGI:
         self._call: tuple[socket.socket, int] | None = None  # a listener that the gate said has a connection
         self._in_hand: Request | None = None
         self._draining = False
-        self.manager.add_duty(self.busy)
-        atexit.register(self._finish_in_hand)
+        self._lane_gate = gate
+        if gate is None:
+            self.manager.add_duty(self.busy)
+            atexit.register(self._finish_in_hand)
 
     def accept(self) -> Request | None:
         """The next request, or None once this worker should leave. A request in hand that was not finished is."""
         self._finish_in_hand()
-        manager = self.manager
         while True:
             while self._ready:
                 request = self._look(self._ready.popleft())
                 if request is not None:
                     return request
-            if manager.leaving:
+            if self._leaving:
                 if not self._drain():
                     return None
             elif not self._watched or self._call is not None:
@@ -103,6 +108,14 @@ class FastCGI:
                         return request
                     continue
             self._wait()
+
+    @property
+    def _leaving(self) -> bool:
+        return self.manager.leaving or (self._lane_gate is not None and self._lane_gate.orphaned)
+
+    @property
+    def _gate(self) -> Gate:
+        return self._lane_gate or self.manager.gate
 
     def busy(self) -> bool:
         """Whether a worker that was told to leave still has something to answer. Finishes the request in hand."""
@@ -150,7 +163,7 @@ class FastCGI:
     def _look(self, connection: Connection) -> Request | None:
         """What a connection has to say now: its request, or it goes to wait, or it is closed."""
         try:
-            complete = connection.parser.head is not None or connection.poll()
+            complete = connection.parser.head is not None or connection.poll() or self._speaks_late(connection)
         except ProtocolError as error:
             self.manager.notify(f"closed a connection: {error}")
             self._drop(connection)
@@ -164,6 +177,13 @@ class FastCGI:
         else:
             self._hold(connection)
         return None
+
+    def _speaks_late(self, connection: Connection) -> bool:
+        """A web server connects and sends in two calls, and we may look between them. Held at once, the connection would
+        wait behind the next one that we take, for as long as that is served, although other workers are idle."""
+        if connection.served or connection.dead or connection.deadline < FOREVER or connection.parser.spoken:
+            return False
+        return connection.first_words(_MOMENT) and connection.poll()
 
     # -- holding connections ------------------------------------------------------------------------------------------
 
@@ -186,11 +206,11 @@ class FastCGI:
         if number not in self._watched:
             if len(self._watched) >= _MAX_HELD:
                 self._close_oldest()
-            self.manager.gate.add(number)
+            self._gate.add(number)
             self._watched.add(number)
 
     def _wait(self) -> None:
-        gate = self.manager.gate
+        gate = self._gate
         if not self._draining:
             for listener, _ in self._doors:
                 gate.add_listener(listener.fileno())
@@ -201,7 +221,7 @@ class FastCGI:
                 break
         for number in gate.wait(deadline):
             self._called(number)
-        if self._call is not None and (self._ready or self.manager.leaving):
+        if self._call is not None and (self._ready or self._leaving):
             self._call = None
             gate.pass_on()
         self._expire()
@@ -246,7 +266,7 @@ class FastCGI:
         number = connection.fileno()
         if number in self._watched:
             self._watched.discard(number)
-            self.manager.gate.remove(number)
+            self._gate.remove(number)
         connection.close()
 
     # -- after a request ----------------------------------------------------------------------------------------------
@@ -288,9 +308,9 @@ class FastCGI:
         """Told to leave: True while something is still to be answered."""
         if not self._draining:
             self._draining = True
-            self.manager.gate.remove_listeners()
+            self._gate.remove_listeners()
             if self._call is not None:
-                self.manager.gate.pass_on()
+                self._gate.pass_on()
             deadline = monotonic() + self.drain_timeout
             for connection in self._speaking.values():
                 connection.deadline = min(connection.deadline, deadline)

@@ -19,11 +19,13 @@ from wsgiref.util import FileWrapper
 from flup.server.fcgi_single import WSGIServer as FlupServer
 
 from ..errors import ConfigError, ListenError
+from ..gate import Gate
 from ..listeners import Listener
 from ..manager import ProcManager
 from ..states import Role
 from . import protocol
 from .connection import PeerGone
+from .lanes import Hooks, Lanes
 from .loop import FastCGI
 from .request import Request
 
@@ -39,7 +41,8 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
     `ProcManager.listen`; None for what the manager listens on already, else what systemd or a FastCGI spawner handed over.
     umask: while the socket file is made; by default its mode is 0660. multiplexed: refused, one request at a time is
     served. debug: show the traceback in the error page. roles: FastCGI roles to answer. forceCGI: serve one CGI request.
-    manager: None for a single process. Other keywords go to `FastCGI`: its timeouts.
+    manager: None for a single process. listener: what `manager.listen()` returned, instead of bindAddress. threads: requests
+    that a worker serves at a time, for applications that wait for others. Other keywords go to `FastCGI`: its timeouts.
 
     Raises ConfigError. Source: flup.server.fcgi_single.WSGIServer 1.0.3.
     """
@@ -57,6 +60,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         *,
         manager: ProcManager | None = None,
         listener: Listener | None = None,
+        threads: int = 1,
         **limits: float,
     ) -> None:
         if multiplexed:
@@ -69,6 +73,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         self.manager = manager if manager is not None else ProcManager()
         self.multiprocess = self.manager.n_processes > 0
         self._listener = listener
+        self.threads = _threads(threads)
         self._limits = limits
 
     def run(self) -> bool:
@@ -97,16 +102,23 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
 
     def serve(self) -> None:
         """Worker: answer requests until it should leave."""
-        manager = self.manager
-        fcgi = FastCGI(self._listener, manager=manager, roles=self.roles, **self._limits)
         self._common = self._common_environ()
+        if self.threads == 1:
+            self._serve_in(None, self.manager.pre_dispatch, self.manager.post_dispatch)
+        else:
+            hooks = Hooks(self.manager)
+            Lanes(self.manager, self.threads, lambda gate: self._serve_in(gate, hooks.enter, hooks.leave)).run()
+
+    def _serve_in(self, gate: Gate | None, before: Callable[[], None], after: Callable[[], None]) -> None:
+        """One accept loop: the main thread's, or a lane's, which has a gate of its own."""
+        fcgi = FastCGI(self._listener, manager=self.manager, roles=self.roles, gate=gate, **self._limits)
         try:
             while (request := fcgi.accept()) is not None:
-                manager.pre_dispatch()
+                before()
                 leave = self._answer(request)
                 if leave is not None:
                     raise leave
-                manager.post_dispatch()
+                after()
         finally:
             fcgi.close()
 
@@ -166,7 +178,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             "wsgi.version": (1, 0),
             "wsgi.errors": sys.stderr,
             "wsgi.url_scheme": "http",
-            "wsgi.multithread": False,
+            "wsgi.multithread": self.threads > 1,
             "wsgi.multiprocess": self.multiprocess,
             "wsgi.run_once": False,
             "wsgi.input_terminated": True,
@@ -202,6 +214,12 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         except ListenError:
             return True
         return False
+
+
+def _threads(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"threads must be a whole number from 1, not {value!r}")
+    return value
 
 
 _REQUIRED = (
