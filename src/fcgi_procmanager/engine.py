@@ -88,6 +88,7 @@ class ProcManager(Core):
         if role not in set(Role):
             raise ConfigError(f"role must be 'manager' or 'server', not {role!r}")
         self.pidfile: Any = pidfile
+        self._written: Any = None  # a foreign PID file object that we have asked to write
         self.role = Role(role)
 
     def write_pid_file(self) -> None:
@@ -96,6 +97,7 @@ class ProcManager(Core):
                 self._hold(self.pidfile)
             elif hasattr(self.pidfile, "write"):
                 self.pidfile.write()
+                self._written = self.pidfile
             else:
                 super().write_pid_file()
         except Exception as error:
@@ -105,15 +107,14 @@ class ProcManager(Core):
 
     def remove_pid_file(self) -> None:
         super().remove_pid_file()
-        if hasattr(self.pidfile, "write") and not isinstance(self.pidfile, LockedFile):
-            try:
-                removed = self.pidfile.remove()
-            except OSError as error:
-                removed, reason = False, str(error.strerror)
-            else:
-                reason = "it was not removed"
-            if removed is False:
-                self.notify(f"Could not remove PID file: {reason}")
+        written, self._written = self._written, None
+        if written is None:
+            return
+        try:
+            if written.remove() is False:
+                self.notify("Could not remove PID file")
+        except Exception as error:
+            self.notify(f"Could not remove PID file: {error}")
 
     def received_signal(self, name: str | None = None, received: object = False) -> Any:
         """How often a signal came, or a dict of all; with a true `received`, note that it has come once more."""

@@ -367,7 +367,8 @@ class ProcManager:
                 return None
         while True:
             self._note_signals()
-            self._read_reports()
+            if self._read_reports():
+                return None  # asleep again without a turn for the caller, it would never tell systemd that all are ready
             before = len(self._children)
             pid = self._reap()
             if pid is not None or len(self._children) < before:
@@ -613,8 +614,10 @@ class ProcManager:
             else:
                 self._inbox.append(name)
 
-    def _read_reports(self) -> None:
-        for kind, pid, text in self._pipes.read_reports() if self._pipes else ():
+    def _read_reports(self) -> bool:
+        """Note what workers have reported; whether there was anything."""
+        reports = self._pipes.read_reports() if self._pipes else []
+        for kind, pid, text in reports:
             if kind == _READY and self._children.became_ready(pid, monotonic()):
                 if self._life.state is not ManagerState.IDLE:
                     self._life.on(ManagerEvent.READY)
@@ -625,6 +628,7 @@ class ProcManager:
                     child.excused = True
             elif kind == _REFUSED:
                 self._refused(text)
+        return bool(reports)
 
     def _refused(self, text: str) -> None:
         """A worker said that it cannot be prepared. Fatal only before anybody was ready: later, the pool serves on."""

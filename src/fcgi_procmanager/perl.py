@@ -21,7 +21,7 @@ from .errors import ConfigError, PidFileError
 from .limits import MB, Limits, environment_number, measure
 from .manager import ProcManager as Core
 from .manager import _count, _flag, _path, _seconds, _text
-from .pidfile import PidFile, holder
+from .pidfile import PidFile
 from .proctitle import set_title
 from .states import Role
 
@@ -206,12 +206,14 @@ class ProcManager(Core):
             pidfile.acquire()  # what we cannot hold is not ours to remove
             pidfile.release()
         except OSError as error:
-            self.pm_notify(f"unlink: {os.fspath(path)}: {error.strerror}")
+            reason = error.strerror
         except PidFileError:
-            self.pm_notify(f"unlink: {os.fspath(path)}: held by process {holder(path)}")
+            reason = "it is not ours"
         else:
-            return not os.path.lexists(path)
-        return False
+            reason = "it is not ours" if os.path.lexists(path) else None
+        if reason is not None:
+            self.pm_notify(f"unlink: {os.fspath(path)}: {reason}")
+        return reason is None
 
     # -- hooks: override, and call super() ----------------------------------------------------------------------------
 

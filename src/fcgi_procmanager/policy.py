@@ -7,7 +7,7 @@ from .clock import FOREVER
 FIRST_DELAY = 0.1  # seconds before the second attempt in a row; doubled each time
 MAX_DELAY = 30.0
 YOUNG = 1.0  # seconds: a worker that served this long did not fail to start
-GIVE_UP = 5  # rounds of failures, when no worker has ever become ready: about a second and a half
+GIVE_UP = 5  # rounds of failures, when no worker has ever become ready: 0.7 s, and what the workers take to fail
 
 
 class Respawn:
@@ -45,7 +45,7 @@ class Respawn:
         """The system has no process to spare: retried like a failed round. Returns the delay in seconds."""
         self.failures += 1
         self._failed_at = now
-        return self._delay(now)
+        return self._put_off(now, max(2, self.failures))
 
     def became_ready(self) -> None:
         self.ever_ready = True
@@ -67,16 +67,15 @@ class Respawn:
         if spawned_at >= self._failed_at:
             self.failures += 1
             self._failed_at = now
-        return self._delay(now)
+        return self._put_off(now, self.failures) if self.failures > 1 else 0.0
 
     @property
     def hopeless(self) -> bool:
         """No worker has ever become ready, and that was tried often enough."""
         return not self.ever_ready and self.failures >= GIVE_UP
 
-    def _delay(self, now: float) -> float:
-        if self.failures <= 1:
-            return 0.0
-        delay = min(MAX_DELAY, FIRST_DELAY * 2.0 ** (self.failures - 2))
+    def _put_off(self, now: float, attempt: int) -> float:
+        # A crash loop that lasts a day would otherwise end in an OverflowError.
+        delay = min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(attempt - 2, 60))
         self._not_before = max(self._not_before, now + delay)
         return delay

@@ -40,7 +40,7 @@ KILL = int(signal.SIGKILL)
 
 _NUMBER = {name: getattr(signal, f"SIG{name}") for name in MANAGER_SIGNALS}
 _NAME = {number: name for name, number in _NUMBER.items()}
-_SWAPPED = tuple(_NUMBER[name] for name in LEAVE_SIGNALS)
+_TERM, _HUP = int(signal.SIGTERM), int(signal.SIGHUP)
 _AROUND_FORK = {*_NUMBER.values(), signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM}
 
 
@@ -60,8 +60,9 @@ def unblock(mask: set[int]) -> None:
 
 def restart(flag: bool) -> None:
     """Set (True) or take off SA_RESTART on TERM and HUP. `signal.signal` takes it off, so this follows each install."""
-    for signum in _SWAPPED:
-        signal.siginterrupt(signum, not flag)
+    interrupt = not flag
+    signal.siginterrupt(_TERM, interrupt)
+    signal.siginterrupt(_HUP, interrupt)
 
 
 def ignore_late() -> None:

@@ -15,6 +15,7 @@ import sys
 import time
 import traceback
 import wsgiref
+from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, Callable
 
@@ -118,19 +119,19 @@ def _is_missing_itself(name: str, error: ModuleNotFoundError) -> bool:
 
 def _no_module(name: str, error: ModuleNotFoundError) -> str:
     missing = error.name or name
-    parent = missing.rpartition(".")[0]
+    parent, _, last = missing.rpartition(".")
     if parent:
-        package = sys.modules.get(parent)
+        package = sys.modules[parent]
         if not hasattr(package, "__path__"):
             return f"there is no module {missing!r}: {parent!r} is a module, not a package; check the name"
-        return f"there is no module {missing!r}{_similar(missing, _modules_in(package, parent))}: check the name"
+        return f"there is no module {missing!r}{_similar(last, _modules_in(package.__path__), parent + '.')}: check the name"
     here = os.getcwd()
-    near = _similar(missing, [module.name for module in pkgutil.iter_modules([here])])
+    near = _similar(last, _modules_in([here]))
     return f"there is no module {missing!r} in {here} or on Python's path{near}: check the name, or give --chdir"
 
 
-def _modules_in(package: Any, prefix: str) -> list[str]:
-    return [f"{prefix}.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+def _modules_in(path: Iterable[str]) -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(list(path))]
 
 
 def _failed_import(name: str, error: BaseException) -> str:
@@ -195,8 +196,8 @@ def _no_attribute(owner: Any, owner_name: str, part: str) -> str:
     return f"{owner_name!r} has no attribute {part!r}{near}: name one that it has, as {owner_name}:NAME"
 
 
-def _similar(name: str, names: list[str]) -> str:
-    return _similar_text(difflib.get_close_matches(name, names, n=3))
+def _similar(name: str, names: list[str], prefix: str = "") -> str:
+    return _similar_text([prefix + near for near in difflib.get_close_matches(name, names, n=3)])
 
 
 def _similar_text(names: list[str]) -> str:

@@ -34,7 +34,7 @@ __all__ = ["Caddy", "PrivateDirectory", "WithWeb", "find_caddy"]
 _YOUNG = 1.0  # seconds; one that ends sooner would end again
 _MARGIN = 1.0  # seconds for Caddy to end after its own grace period
 _RETRY = "5s"  # for a worker socket with a full queue
-_BODY_BUFFER = 65536  # bytes of a request body that Caddy collects, so that a slow sender pins no worker
+_BODY_BUFFER = 1 << 20  # bytes of a request body that Caddy collects: a slow sender pins no worker
 _PR_SET_PDEATHSIG = 1
 _INSISTENT = ("TERM", "INT", "QUIT")
 
@@ -256,7 +256,7 @@ def _reverse_proxy(dial: str, root: str) -> dict[str, Any]:
         "upstreams": [{"dial": dial}],
         "load_balancing": {"try_duration": _RETRY, "try_interval": "50ms"},
         "request_buffers": _BODY_BUFFER,
-        "headers": {"response": {"delete": ["Status", "Via"]}},  # CGI's header, and a proxy that nobody asked about
+        "headers": {"response": {"delete": ["Status"]}},  # CGI's own, which Caddy passes on
     }
 
 

@@ -12,9 +12,11 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
+from typing import NamedTuple
 
 from ..clock import FOREVER, milliseconds, monotonic
 from ..errors import ProtocolError
+from . import protocol
 from .protocol import Parser
 
 RECEIVE = 65536  # bytes asked of one recv
@@ -27,71 +29,116 @@ class PeerGone(ConnectionResetError):
     """The web server closed the connection, or was too slow, before the whole body of the request had come."""
 
 
-class Connection:
-    """A connected socket and the parser of what comes from it.
+class Limits(NamedTuple):
+    """What every connection of one accept loop goes by. Times are seconds."""
 
+    roles: tuple[int, ...]
+    capability: dict[str, str]
+    receive_timeout: float
+    send_timeout: float
+
+
+class Connection:
+    """A connected socket, and what is known of the request that it has brought.
+
+    opened: the request whose parameters are complete, else None.
+    parser: of what comes, from the moment that it is more than a `protocol.opening` without a body; None before.
     deadline: monotonic seconds; when the peer must have said the rest of its request.
     served: how many requests it has brought.
+    dead: why nothing more can be sent or received; empty while it can.
     """
 
-    __slots__ = ("_receive_timeout", "_send_budget", "_send_timeout", "dead", "deadline", "parser", "served", "sock")
+    __slots__ = ("_budget", "_limits", "dead", "deadline", "opened", "parser", "served", "sock")
 
-    def __init__(self, sock: socket.SocketType, parser: Parser, receive_timeout: float, send_timeout: float) -> None:
+    def __init__(self, sock: socket.SocketType, limits: Limits) -> None:
         self.sock = sock
-        self.parser = parser
-        self.dead = ""  # why nothing more can be sent
+        self.opened: protocol.Opened | None = None
+        self.parser: Parser | None = None
+        self.dead = ""
         self.deadline = FOREVER
         self.served = 0
-        self._receive_timeout = receive_timeout
-        self._send_timeout = send_timeout
-        self._send_budget = send_timeout
+        self._limits = limits
+        self._budget = limits.send_timeout  # seconds that the peer may still keep this reply waiting
 
     def fileno(self) -> int:
         return self.sock.fileno()
 
+    @property
+    def spoken(self) -> bool:
+        """The peer has begun something that is not answered yet."""
+        return self.opened is not None or (self.parser is not None and self.parser.spoken)
+
+    @property
+    def aborted(self) -> bool:
+        """The peer has withdrawn the request in hand, or is gone."""
+        return bool(self.dead) or (self.parser is not None and self.parser.aborted)
+
+    @property
+    def input_complete(self) -> bool:
+        """Nothing more of the request in hand is on its way."""
+        return self.parser is None or self.parser.input_complete
+
     def poll(self) -> bool:
         """Take what has come, without waiting. True once a request is complete up to its body. Raises ProtocolError;
         sets `dead` when the peer has closed."""
-        parser = self.parser
-        if parser.head is None and not self._receive():
+        if self.opened is not None:
+            return True
+        received = self._receive()
+        if not received:
             return False
-        if parser.unsent or parser.close_after:
-            self._answer()
-        return parser.head is not None
+        if self.parser is None:
+            found = protocol.opening(received, self._limits.roles)
+            if found is None:
+                self.parser = self._new_parser()
+            else:
+                self.opened, taken = found
+                rest = received[taken:]
+                if rest == protocol.end_of_stream(protocol.STDIN, self.opened[1]):
+                    return True
+                self.parser = self._new_parser()
+                self.parser.open(self.opened)
+                received = rest
+        self.parser.feed(received)
+        return self._parsed(self.parser)
 
     def first_words(self, seconds: float) -> bool:
         """Give a peer that has just connected a moment to speak. True when there is something to `poll` for."""
         return _wait(self.sock, select.POLLIN, monotonic() + seconds)
 
     def next_request(self) -> bool:
-        """The request in hand is over. True when the next one has come already, behind it."""
+        """The request in hand is over. True when the next one has come already, behind it. Raises ProtocolError."""
+        self.opened = None
+        self._budget = self._limits.send_timeout
         parser = self.parser
+        if parser is None:
+            return False
         parser.next_request()
-        self._send_budget = self._send_timeout
         parser.resume()
-        if parser.unsent or parser.close_after:
-            self._answer()
-        return parser.head is not None
+        if not parser.spoken and not parser.unsent:
+            self.parser = None
+            return False
+        return self._parsed(parser)
 
-    def receive_body(self) -> None:
+    def receive_body(self, parser: Parser) -> None:
         """Wait for more of the body of the request in hand. Raises PeerGone, ProtocolError."""
-        deadline = monotonic() + self._receive_timeout
-        while not self._receive():
+        deadline = monotonic() + self._limits.receive_timeout
+        while not (received := self._receive()):
             if self.dead:
                 raise PeerGone(f"the body of a request ended early: {self.dead}")
             if not _wait(self.sock, select.POLLIN, deadline):
-                self.dead = f"the peer sent nothing for {self._receive_timeout:g} s"
-        if self.parser.unsent:
-            self._answer()
+                self.dead = f"the peer sent nothing for {self._limits.receive_timeout:g} s"
+        parser.feed(received)
+        if parser.unsent:
+            self._answer(parser)
 
     def send(self, buffers: Sequence[bytes | memoryview]) -> bool:
         """Send all of it, waiting for a slow peer as long as the budget of this request lasts. False when dead."""
         if self.dead:
             return False
-        if sum(map(len, buffers)) > JOIN:
+        if len(buffers) > 1 and sum(map(len, buffers)) > JOIN:
             # Not joined: the kernel gathers the pieces itself, and a large reply is copied once, into the socket.
             return self._send_pieces(buffers)
-        data = buffers[0] if len(buffers) == 1 else b"".join(buffers)
+        data = b"".join(buffers)
         try:
             sent = self.sock.send(data, _DONTWAIT)
         except BlockingIOError:
@@ -123,23 +170,32 @@ class Connection:
         except OSError:
             self.dead = self.dead or "closed"
 
-    def _receive(self) -> bool:
+    def _receive(self) -> bytes:
+        """What has come; empty when nothing has, or when the connection is dead now."""
         try:
             received = self.sock.recv(RECEIVE, _DONTWAIT)
         except BlockingIOError:
-            return False
+            return b""
         except OSError as error:
             self.dead = error.strerror or str(error)
-            return False
+            return b""
         if not received:
             self.dead = "closed by the peer"
-            return False
-        self.parser.feed(received)
-        return True
+        return received
 
-    def _answer(self) -> None:
+    def _new_parser(self) -> Parser:
+        return Parser(self._limits.roles, self._limits.capability)
+
+    def _parsed(self, parser: Parser) -> bool:
+        """What the parser has found: answers that are owed, and a request, or none yet."""
+        if parser.unsent or parser.close_after:
+            self._answer(parser)
+        if parser.head is not None:
+            self.opened = (parser.head, parser.request_id, parser.role, parser.keep)
+        return self.opened is not None
+
+    def _answer(self, parser: Parser) -> None:
         """Send what the parser owes. A peer that does not read these few bytes is not waited for."""
-        parser = self.parser
         unsent, parser.unsent = parser.unsent, b""
         try:
             if unsent and self.sock.send(unsent, _DONTWAIT) < len(unsent):
@@ -170,10 +226,10 @@ class Connection:
     def _writable(self) -> bool:
         """Wait until the peer has read something, on the budget of this request."""
         began = monotonic()
-        writable = _wait(self.sock, select.POLLOUT, began + self._send_budget)
-        self._send_budget -= monotonic() - began
+        writable = _wait(self.sock, select.POLLOUT, began + self._budget)
+        self._budget -= monotonic() - began
         if not writable:
-            self.dead = f"the peer did not read the reply within {self._send_timeout:g} s"
+            self.dead = f"the peer did not read the reply within {self._limits.send_timeout:g} s"
         return writable
 
 

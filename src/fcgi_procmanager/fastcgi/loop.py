@@ -26,7 +26,7 @@ from ..gate import Gate
 from ..listeners import Listener
 from ..manager import ProcManager
 from . import protocol
-from .connection import Connection
+from .connection import Connection, Limits
 from .request import Request
 
 Listening = Union[Listener, socket.socket]
@@ -74,7 +74,7 @@ class FastCGI:
         self.send_timeout = _timeout("send_timeout", send_timeout)
         self.drain_timeout = _timeout("drain_timeout", drain_timeout)
         self._allowed = _allowed_addresses()
-        self._capability = _capability(self.manager)
+        self._limits = Limits(self.roles, _capability(self.manager), self.receive_timeout, self.send_timeout)
         self._ready: deque[Connection] = deque()
         # Each in the order of the deadlines, since all of one kind have the same time: the first one is due first.
         self._speaking: dict[int, Connection] = {}
@@ -151,8 +151,7 @@ class FastCGI:
             if self._allowed is not None and not (isinstance(address, tuple) and address[0] in self._allowed):
                 sock.close()
                 continue
-            parser = protocol.Parser(self.roles, self._capability)
-            return Connection(sock, parser, self.receive_timeout, self.send_timeout)
+            return Connection(sock, self._limits)
         return None
 
     def _refuse(self, error: OSError) -> None:
@@ -163,7 +162,7 @@ class FastCGI:
     def _look(self, connection: Connection) -> Request | None:
         """What a connection has to say now: its request, or it goes to wait, or it is closed."""
         try:
-            complete = connection.parser.head is not None or connection.poll() or self._speaks_late(connection)
+            complete = connection.poll() or self._speaks_late(connection)
         except ProtocolError as error:
             self.manager.notify(f"closed a connection: {error}")
             self._drop(connection)
@@ -181,7 +180,7 @@ class FastCGI:
     def _speaks_late(self, connection: Connection) -> bool:
         """A web server connects and sends in two calls, and we may look between them. Held at once, the connection would
         wait behind the next one that we take, for as long as that is served, although other workers are idle."""
-        if connection.served or connection.dead or connection.deadline < FOREVER or connection.parser.spoken:
+        if connection.served or connection.dead or connection.deadline < FOREVER or connection.spoken:
             return False
         return connection.first_words(_MOMENT) and connection.poll()
 
@@ -189,7 +188,7 @@ class FastCGI:
 
     def _hold(self, connection: Connection) -> None:
         """It has nothing complete to say: wait for it together with the others."""
-        if connection.served and not connection.parser.spoken:
+        if connection.served and not connection.spoken:
             self._put(self._idle, connection, self.idle_timeout)
             return
         due = connection.deadline
@@ -251,7 +250,7 @@ class FastCGI:
                 self._overdue(connection)
 
     def _overdue(self, connection: Connection) -> None:
-        if connection.parser.spoken and not connection.served:
+        if connection.spoken and not connection.served:
             self.manager.notify("closed a connection: the parameters of its request did not come in time")
         self._drop(connection)
 
@@ -275,13 +274,15 @@ class FastCGI:
         if self._in_hand is not None:
             self._in_hand.finish()
 
-    def _finished(self, request: Request) -> None:
-        """Called by the request at its end."""
+    def _finished(self, connection: Connection, keep: bool) -> None:
+        """Called by the request in hand at its end."""
         self._in_hand = None
-        connection = request.connection
         connection.served += 1
+        if not keep and connection.parser is None and not self._watched:  # most requests
+            connection.sock.close()
+            return
         try:
-            self._settle(connection, request.keep)
+            self._settle(connection, keep)
         except ProtocolError as error:
             self.manager.notify(f"closed a connection: {error}")
             self._drop(connection)
@@ -296,7 +297,7 @@ class FastCGI:
                 self._drop(connection)
             else:
                 self._hold(connection)
-        elif connection.parser.input_complete:
+        elif connection.input_complete:
             self._drop(connection)
         else:
             # A close with bytes unread resets the connection, and our reply with it. Say that we are done, and let
@@ -326,7 +327,7 @@ class FastCGI:
     def _has_spoken(self, connection: Connection) -> bool:
         """One more look at a kept connection that is about to be closed."""
         try:
-            return connection.poll() or connection.parser.spoken
+            return connection.poll() or connection.spoken
         except ProtocolError:
             return False
 

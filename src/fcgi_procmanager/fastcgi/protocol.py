@@ -113,6 +113,28 @@ def encode_pairs(pairs: dict[str, str]) -> bytes:
     return b"".join(parts)
 
 
+Opened = tuple[dict[str, str], int, int, bool]  # parameters, request id, role, whether to keep the connection
+
+
+def opening(received: bytes, roles: Collection[int]) -> tuple[Opened, int] | None:
+    """The usual first bytes of a connection, at a third of the parser's cost: BEGIN_REQUEST, all parameters in one record,
+    and their end. Returns the request and how many bytes that was; None for anything else, which a parser takes apart.
+    Raises ProtocolError."""
+    if len(received) < _OPENING.size:
+        return None
+    version, kind, request_id, length, padding, role, flags, *second = _OPENING.unpack_from(received)
+    if version != 1 or kind != BEGIN_REQUEST or length != 8 or padding or role not in roles or not request_id:
+        return None
+    version, kind, params_id, length, padding = second
+    stop = _OPENING.size + length
+    end = stop + padding + 8
+    if version != 1 or kind != PARAMS or params_id != request_id or not length:
+        return None
+    if received[end - 8 : end] != end_of_stream(PARAMS, request_id):
+        return None
+    return (decode_pairs(received[_OPENING.size : stop]), request_id, role, bool(flags & KEEP_CONN)), end
+
+
 class Parser:
     """Takes what a peer sends, in pieces of any size. One request at a time is open.
 
@@ -149,11 +171,18 @@ class Parser:
         self._roles = roles
         self._capability = capability or {}
         self._buffer = b""
+        self.head: dict[str, str] | None = None
         self.unsent = b""
         self.close_after = False
         self.stdin: deque[bytes] = deque()
         self.data: deque[bytes] = deque()
         self.next_request()
+
+    def open(self, opened: Opened) -> None:
+        """Go on behind an `opening`."""
+        params, self.request_id, self.role, self.keep = opened
+        self.head = params
+        self._active = True
 
     def next_request(self) -> None:
         """Forget the open request. What still comes of it is read and dropped; what has come of the next one is kept."""
@@ -163,7 +192,7 @@ class Parser:
         self.request_id = 0
         self.role = 0
         self.keep = False
-        self.head: dict[str, str] | None = None
+        self.head = None
         self.aborted = False
         self.stdin_ended = self.data_ended = False
         if self.stdin:
@@ -197,8 +226,6 @@ class Parser:
         sends many requests at once is answered in order, and fills its own buffers."""
         buffer = self._buffer + received if self._buffer else received
         position, end = 0, len(buffer)
-        if not self._active and end >= _OPENING.size:
-            position = self._opening(buffer)
         while end - position >= 8:
             version, kind, request_id, length, padding = _unpack_header(buffer, position)
             start = position + 8
@@ -212,26 +239,6 @@ class Parser:
             position = stop + padding
             self._record(kind, request_id, buffer[start:stop])
         self._buffer = buffer[position:] if position < end else b""
-
-    def _opening(self, buffer: bytes) -> int:
-        """The usual begin of a buffer, at a third of the cost: BEGIN_REQUEST, all parameters in one record, their end, and
-        the end of an empty body. Returns how much of it was taken: 0 for anything else, which `feed` then takes apart."""
-        version, kind, request_id, length, padding, role, flags, *second = _OPENING.unpack_from(buffer)
-        if (version, kind, length, padding) != (1, BEGIN_REQUEST, 8, 0) or role not in self._roles or not request_id:
-            return 0
-        version, kind, params_id, length, padding = second
-        stop = _OPENING.size + length
-        ends: int = stop + padding
-        no_more = end_of_stream(PARAMS, request_id)
-        if (version, kind, params_id) != (1, PARAMS, request_id) or not length or buffer[ends : ends + 8] != no_more:
-            return 0
-        self.head = decode_pairs(buffer[_OPENING.size : stop])
-        self._active = True
-        self.request_id, self.role, self.keep = request_id, role, bool(flags & KEEP_CONN)
-        if buffer[ends + 8 : ends + 16] != end_of_stream(STDIN, request_id):
-            return ends + 8
-        self.stdin_ended = True
-        return ends + 16
 
     def _record(self, kind: int, request_id: int, content: bytes) -> None:
         if kind == BEGIN_REQUEST:

@@ -9,10 +9,11 @@ import io
 from collections import deque
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Callable, cast
+from typing import IO, TYPE_CHECKING, Any, Callable
 
 from . import protocol
 from .connection import Connection, PeerGone
+from .protocol import Parser
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
@@ -20,118 +21,183 @@ if TYPE_CHECKING:
 _OUTPUT_LIMIT = 1 << 16  # bytes an output stream gathers before it sends by itself
 _INPUT_BUFFER = 1 << 16
 
+Done = Callable[[Connection, bool], None]  # told of the connection, and whether it is to be kept
+
 
 class Request:
     """params: the CGI variables, decoded as latin-1. role: protocol.RESPONDER and so on. keep: the web server wants the
     connection kept. stdin, data: binary files to read, `data` for the Filter role only. stdout, stderr: binary streams to
-    the web server, gathered and sent at `flush` and `finish`.
+    the web server, gathered and sent at `flush` and `finish`. What is written to a peer that is gone is dropped.
 
     Source: the request object of flup 1.0.3, and FCGI.pm's.
     """
 
-    __slots__ = ("_connection", "_data", "_done", "_input", "_stderr", "keep", "params", "request_id", "role", "stdout")
+    __slots__ = (
+        "_connection",
+        "_data",
+        "_done",
+        "_input",
+        "_parts",
+        "_stderr",
+        "_stdout",
+        "keep",
+        "params",
+        "request_id",
+        "role",
+    )
 
-    def __init__(self, connection: Connection, done: Callable[[Request], None]) -> None:
-        parser = connection.parser
-        self.params: dict[str, str] = parser.head  # type: ignore[assignment]
-        self.request_id = request_id = parser.request_id
-        self.role = parser.role
-        self.keep = parser.keep
-        self.stdout = Output(connection, protocol.STDOUT, request_id)
-        self._stderr: Output | None = None
+    def __init__(self, connection: Connection, done: Done) -> None:
+        assert connection.opened is not None
+        self.params, self.request_id, self.role, self.keep = connection.opened
         self._connection = connection
+        self._done: Done | None = done
+        self._parts: list[bytes] | None = None  # of `reply`
+        # Made when asked for: most requests have no body to read, and a reply in one piece.
+        self._stdout: Output | None = None
+        self._stderr: Output | None = None
         self._input: IO[bytes] | None = None
         self._data: IO[bytes] | None = None
-        self._done: Callable[[Request], None] | None = done
 
     @property
-    def stderr(self) -> Output:
-        """For the web server's error log; most requests have nothing to say there."""
-        if self._stderr is None:
-            self._stderr = Output(self._connection, protocol.STDERR, self.request_id)
-            self._stderr.closed = self._done is None
-        return self._stderr
+    def connection(self) -> Connection:
+        return self._connection
+
+    # -- input --------------------------------------------------------------------------------------------------------
 
     @property
     def stdin(self) -> IO[bytes]:
         """The body. Reading it raises PeerGone (an OSError) when it ends early."""
         if self._input is None:
             parser = self._connection.parser
-            self._input = _input(self._connection, parser.stdin, parser.stdin_ended, self._stdin_ended)
+            if parser is None:
+                self._input = io.BytesIO()
+            else:
+                self._input = self._stream(parser, parser.stdin, parser.stdin_ended, self._stdin_ended)
         return self._input
 
     @property
     def data(self) -> IO[bytes]:
         """The file of a Filter request. It comes behind the body: what is left unread of that is dropped."""
         if self._data is None:
-            while not self._stdin_ended():
-                self._connection.parser.stdin.clear()
-                self._connection.receive_body()
             parser = self._connection.parser
-            ended = parser.data_ended or self.role != protocol.FILTER
-            self._data = _input(self._connection, parser.data, ended, self._data_ended)
+            if parser is None or self.role != protocol.FILTER:
+                self._data = io.BytesIO()
+            else:
+                while not self._stdin_ended(parser):
+                    parser.stdin.clear()
+                    self._connection.receive_body(parser)
+                self._data = self._stream(parser, parser.data, parser.data_ended, self._data_ended)
         return self._data
 
     @property
     def aborted(self) -> bool:
         """The web server has withdrawn the request, or is gone: nobody reads a reply."""
-        return bool(self._connection.dead) or self._connection.parser.aborted
+        return self._connection.aborted
+
+    def _stream(
+        self, parser: Parser, chunks: deque[bytes], complete: bool, ended: Callable[[Parser], bool]
+    ) -> IO[bytes]:
+        if complete:  # a small body that came with the parameters
+            content = b"".join(chunks)
+            chunks.clear()
+            return io.BytesIO(content)
+        return io.BufferedReader(_Body(self._connection, parser, chunks, ended), _INPUT_BUFFER)
+
+    def _stdin_ended(self, parser: Parser) -> bool:
+        return self._ended(parser, parser.stdin_ended)
+
+    def _data_ended(self, parser: Parser) -> bool:
+        return self._ended(parser, parser.data_ended)
+
+    def _ended(self, parser: Parser, flag: bool) -> bool:
+        if self._done is None:
+            raise ValueError("the request is finished: its input is gone")
+        if not flag and parser.aborted:
+            raise PeerGone("the web server has withdrawn the request")
+        return flag
+
+    # -- output -------------------------------------------------------------------------------------------------------
+
+    @property
+    def stdout(self) -> Output:
+        """The reply."""
+        if self._stdout is None:
+            self._stdout = self._output(protocol.STDOUT)
+        return self._stdout
+
+    @property
+    def stderr(self) -> Output:
+        """For the web server's error log."""
+        if self._stderr is None:
+            self._stderr = self._output(protocol.STDERR)
+        return self._stderr
+
+    @property
+    def begun(self) -> bool:
+        """Something of the reply has left for the web server."""
+        return self._stdout is not None and self._stdout.sent
+
+    def reply(self, parts: list[bytes]) -> None:
+        """The rest of a reply that is at hand, to be sent by `finish`."""
+        if self._stdout is None and self._parts is None:
+            self._parts = parts
+        else:
+            self.stdout.writelines(parts)
+
+    def drop(self) -> None:
+        """Forget what was written and is not sent yet."""
+        self._parts = None
+        if self._stdout is not None:
+            self._stdout.drop()
 
     @property
     def finished(self) -> bool:
         return self._done is None
 
-    @property
-    def connection(self) -> Connection:
-        return self._connection
-
     def finish(self, app_status: int = 0, protocol_status: int = protocol.REQUEST_COMPLETE) -> None:
         """Send what is gathered and the end of the request, in one piece if it fits. May be called twice."""
-        if self._done is None:
+        done = self._done
+        if done is None:
             return
-        if app_status or protocol_status:
-            end = protocol.end_request(self.request_id, app_status, protocol_status)
-        else:
-            end = _plain_end(self.request_id)
-        pieces = self.stdout.take()
-        pieces.append(end)
+        pieces: list[bytes | memoryview] = []
         if self._stderr is not None:
-            pieces = self._stderr.take() + pieces
+            pieces += self._stderr.take()
+        if self._stdout is not None:
+            pieces += self._stdout.take()
+        if self._parts is not None:
+            pieces += _records(protocol.STDOUT, self.request_id, self._parts)
+        if app_status or protocol_status:
+            pieces.append(protocol.end_request(self.request_id, app_status, protocol_status))
+        else:
+            pieces.append(_plain_end(self.request_id))
         self._connection.send(pieces)
-        self._close()
+        self._close(done)
 
     def abandon(self, why: str) -> None:
         """End the connection without an end of the request: the reply in it is broken, and must not look complete."""
-        if self._done is None:
+        done = self._done
+        if done is None:
             return
         self.stdout.flush()
         self._connection.dead = self._connection.dead or why
-        self._close()
+        self._close(done)
 
-    def _close(self) -> None:
-        done, self._done = self._done, None
-        self.stdout.closed = True
+    def _output(self, kind: int) -> Output:
+        output = Output(self._connection, kind, self.request_id)
+        output.closed = self._done is None
+        return output
+
+    def _close(self, done: Done) -> None:
+        self._done = None
+        if self._stdout is not None:
+            self._stdout.closed = True
         if self._stderr is not None:
             self._stderr.closed = True
-        if done is not None:
-            done(self)
-
-    def _stdin_ended(self) -> bool:
-        return self._ended(self._connection.parser.stdin_ended)
-
-    def _data_ended(self) -> bool:
-        return self._ended(self._connection.parser.data_ended)
-
-    def _ended(self, flag: bool) -> bool:
-        if self._done is None:
-            raise ValueError("the request is finished: its input is gone")
-        if not flag and self._connection.parser.aborted:
-            raise PeerGone("the web server has withdrawn the request")
-        return flag
+        done(self._connection, self.keep)
 
 
 class Output:
-    """A stream to the web server. What is written to a peer that is gone is dropped."""
+    """A stream to the web server."""
 
     __slots__ = ("_connection", "_kind", "_parts", "_request_id", "_size", "closed", "sent")
 
@@ -168,14 +234,8 @@ class Output:
 
     def take(self) -> list[bytes | memoryview]:
         """What is gathered, as records: pieces to be sent in order."""
-        parts, size = self._parts, self._size
-        if not size:
-            return []
-        self._parts, self._size = [], 0
-        if size <= protocol.MAX_CONTENT:
-            return [protocol.header(self._kind, self._request_id, size), *parts]
-        # Each part in records of its own: a large one is not copied to be joined with the headers before it.
-        return [piece for part in parts for piece in protocol.stream_records(self._kind, self._request_id, part)]
+        parts, self._parts, self._size = self._parts, [], 0
+        return _records(self._kind, self._request_id, parts)
 
     def drop(self) -> None:
         """Forget what is gathered and not sent."""
@@ -189,8 +249,11 @@ class Output:
 class _Body(io.RawIOBase):
     """A stream of the request in hand; reads from the connection only what is asked for."""
 
-    def __init__(self, connection: Connection, chunks: deque[bytes | memoryview], ended: Callable[[], bool]) -> None:
+    def __init__(
+        self, connection: Connection, parser: Parser, chunks: deque[Any], ended: Callable[[Parser], bool]
+    ) -> None:
         self._connection = connection
+        self._parser = parser
         self._chunks = chunks
         self._ended = ended
 
@@ -198,11 +261,12 @@ class _Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Buffer) -> int:
+        ended = self._ended(self._parser)  # refuses after the request is finished
         while not self._chunks:
-            if self._ended():
+            if ended:
                 return 0
-            self._connection.receive_body()
-        self._ended()  # refuses after the request is finished
+            self._connection.receive_body(self._parser)
+            ended = self._ended(self._parser)
         chunk = self._chunks.popleft()
         target = memoryview(buffer)
         size = min(len(chunk), len(target))
@@ -212,12 +276,15 @@ class _Body(io.RawIOBase):
         return size
 
 
-def _input(connection: Connection, chunks: deque[bytes], complete: bool, ended: Callable[[], bool]) -> IO[bytes]:
-    if complete:  # most requests: no body, or a small one that came with the parameters
-        content = b"".join(chunks)
-        chunks.clear()
-        return io.BytesIO(content)
-    return io.BufferedReader(_Body(connection, cast("deque[bytes | memoryview]", chunks), ended), _INPUT_BUFFER)
+def _records(kind: int, request_id: int, parts: list[bytes]) -> list[bytes | memoryview]:
+    """`parts` as records of a stream: pieces to be sent in order."""
+    size = sum(map(len, parts))
+    if not size:
+        return []
+    if size <= protocol.MAX_CONTENT:
+        return [protocol.header(kind, request_id, size), *parts]
+    # Each part in records of its own: a large one is not copied to be joined with the headers before it.
+    return [piece for part in parts for piece in protocol.stream_records(kind, request_id, part)]
 
 
 @lru_cache(maxsize=64)

@@ -98,6 +98,9 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             self.serve()
         if self._listener is not None:
             self._listener.remove()
+            if self._listener in manager.listeners:
+                manager.listeners.remove(self._listener)
+            self._listener = None  # run() may be called again, and binds anew
         return bool(manager.received_signal("HUP"))
 
     def serve(self) -> None:
@@ -112,15 +115,21 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
     def _serve_in(self, gate: Gate | None, before: Callable[[], None], after: Callable[[], None]) -> None:
         """One accept loop: the main thread's, or a lane's, which has a gate of its own."""
         fcgi = FastCGI(self._listener, manager=self.manager, roles=self.roles, gate=gate, **self._limits)
+        leave = None
         try:
             while (request := fcgi.accept()) is not None:
                 before()
-                leave = self._answer(request)
-                if leave is not None:
-                    raise leave
+                leave = self._answer(request) or leave
+                if leave is not None:  # not at once: what this worker has accepted would be lost
+                    self.manager.retire_self(f"the application called sys.exit({leave.code!r})")
                 after()
+        except SystemExit:
+            if leave is None:
+                raise
         finally:
             fcgi.close()
+        if leave is not None:
+            raise leave
 
     def handler(self, req: Request) -> tuple[int, int]:
         """Worker: call the application for one request. Returns (protocol status, application status)."""
@@ -152,7 +161,10 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         except SystemExit as stop:
             leave = stop
             self._failed(request, traced=False)
-        except Exception as error:
+        except KeyboardInterrupt:  # nobody noted it as a signal, so it is meant for this process
+            request.abandon("interrupted")
+            raise
+        except BaseException as error:
             self._failed(request, traced=not (isinstance(error, PeerGone) or request.aborted))
         else:
             request.finish(app_status, protocol_status)
@@ -165,11 +177,15 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             sys.stderr.write(traceback.format_exc())
         elif request.aborted:
             self.manager.notify(f"a request ended early: {request.connection.dead or 'withdrawn by the web server'}")
-        if request.stdout.sent:
+        if request.begun:
             request.abandon("the application failed in the middle of its reply")
         else:
-            request.stdout.drop()
-            self.error(request)
+            request.drop()
+            try:
+                self.error(request)
+            except Exception:
+                sys.stderr.write(traceback.format_exc())
+                request.abandon("the error page failed")
 
     def _common_environ(self) -> dict[str, Any]:
         """What is the same for every request."""
@@ -235,8 +251,9 @@ def _complete_path(environ: dict[str, Any]) -> None:
     path, _, query = environ.get("REQUEST_URI", "").partition("?")
     script = environ.setdefault("SCRIPT_NAME", "")
     if not environ.get("PATH_INFO"):
-        decoded = unquote_to_bytes(path).decode("latin-1") if "%" in path else path
-        environ["PATH_INFO"] = decoded[len(script) :] if decoded.startswith(script) else decoded
+        decoded = unquote_to_bytes(path.encode("latin-1")).decode("latin-1") if "%" in path else path
+        inside = decoded.startswith(script) and decoded[len(script) : len(script) + 1] in ("", "/")
+        environ["PATH_INFO"] = decoded[len(script) :] if inside else decoded
     if not environ.get("QUERY_STRING"):
         environ["QUERY_STRING"] = query
 
@@ -244,11 +261,10 @@ def _complete_path(environ: dict[str, Any]) -> None:
 class _Response:
     """What PEP 3333 asks of a server for one reply."""
 
-    __slots__ = ("_begun", "_head", "_request", "_stdout")
+    __slots__ = ("_begun", "_head", "_request")
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._stdout = request.stdout
         self._head = ""  # status and headers, each with its line end
         self._begun = False  # they are written
 
@@ -257,11 +273,11 @@ class _Response:
     ) -> Callable[[bytes], None]:
         if exc_info:
             try:
-                if self._stdout.sent:
+                if self._request.begun:
                     raise exc_info[1].with_traceback(exc_info[2])
             finally:
                 exc_info = None  # no circle through this frame
-            self._stdout.drop()
+            self._request.drop()
             self._begun = False
         elif self._head:
             raise AssertionError("start_response() was called a second time, without exc_info")
@@ -270,37 +286,46 @@ class _Response:
 
     def write(self, data: bytes) -> None:
         """The callable of PEP 3333: transmitted at once."""
-        self._begin(None)
-        self._stdout.write(data)
-        self._stdout.flush()
+        stdout = self._request.stdout
+        if not self._begun:
+            stdout.write(self._take_head(None))
+        stdout.write(_as_bytes(data))
+        stdout.flush()
 
     def send(self, result: Iterable[bytes]) -> None:
         """All of the reply. What is a list is at hand and goes in as few pieces as it fits; what is produced step by
         step is sent step by step, as PEP 3333 has it, and no longer than somebody reads it."""
         if isinstance(result, (list, tuple)):
-            self._begin(len(result[0]) if len(result) == 1 else None if result else 0)
-            self._stdout.writelines(result)
+            parts = [part if type(part) is bytes else _as_bytes(part) for part in result]
+            if not self._begun:
+                parts.insert(0, self._take_head(self._known_length(parts)))
+            self._request.reply(parts)
             return
         for chunk in result:
             if chunk:
-                self._begin(None)
-                self._stdout.write(chunk)
-                self._stdout.flush()
+                self.write(chunk)
                 if self._request.aborted:
                     return
-        self._begin(None)
+        if not self._begun:
+            self._request.reply([self._take_head(None)])
 
-    def _begin(self, length: int | None) -> None:
-        """Write the headers, once. `length`: of the whole body, when it is known."""
-        if self._begun:
-            return
+    def _known_length(self, parts: list[bytes]) -> int | None:
+        """Of the body of a reply in one part or none, as flup has it. An empty reply to HEAD says nothing of the body
+        that GET would have."""
+        if len(parts) > 1:
+            return None
+        length = len(parts[0]) if parts else 0
+        return length if length or self._request.params.get("REQUEST_METHOD") != "HEAD" else None
+
+    def _take_head(self, length: int | None) -> bytes:
+        """The headers, for the one time that they are written. `length`: of the whole body, when it is known."""
         head = self._head
         if not head:
             raise AssertionError("the application sent a body before it called start_response()")
         if length is not None and _wants_length(head):
             head += f"Content-Length: {length}\r\n"
         self._begun = True
-        self._stdout.write((head + "\r\n").encode("latin-1"))
+        return (head + "\r\n").encode("latin-1")
 
 
 def _head(status: str, headers: Iterable[tuple[str, str]]) -> str:
@@ -314,6 +339,8 @@ def _head(status: str, headers: Iterable[tuple[str, str]]) -> str:
         raise ValueError(f"a status must be three digits, a space and a reason, not {status!r}")
     if not head.count("\n") == head.count("\r") == len(lines) + 1:
         raise ValueError("a status or header holds a line break: refused, it would begin a header of its own")
+    if "\0" in head:
+        raise ValueError("a status or header holds a NUL: refused, web servers cut or drop such a reply")
     return head
 
 
@@ -332,3 +359,8 @@ def _as_text(value: Any) -> str:
     if isinstance(value, str):
         return str(value)
     raise TypeError(f"a status, header name or header value must be a string, not {value!r}")
+
+
+def _as_bytes(chunk: Any) -> Any:
+    """Likewise text for the bytes of a body, as latin-1."""
+    return chunk.encode("latin-1") if isinstance(chunk, str) else chunk
