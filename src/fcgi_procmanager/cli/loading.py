@@ -121,10 +121,10 @@ def _no_module(name: str, error: ModuleNotFoundError) -> str:
     missing = error.name or name
     parent, _, last = missing.rpartition(".")
     if parent:
-        package = sys.modules[parent]
-        if not hasattr(package, "__path__"):
+        path = getattr(sys.modules.get(parent), "__path__", None)
+        if path is None:
             return f"there is no module {missing!r}: {parent!r} is a module, not a package; check the name"
-        return f"there is no module {missing!r}{_similar(last, _modules_in(package.__path__), parent + '.')}: check the name"
+        return f"there is no module {missing!r}{_similar(last, _modules_in(path), parent + '.')}: check the name"
     here = os.getcwd()
     near = _similar(last, _modules_in([here]))
     return f"there is no module {missing!r} in {here} or on Python's path{near}: check the name, or give --chdir"

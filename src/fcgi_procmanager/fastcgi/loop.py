@@ -68,11 +68,11 @@ class FastCGI:
         self.manager = manager if manager is not None else ProcManager()
         self._doors = tuple((sock, int(sock.family)) for sock in _sockets(listener, self.manager))
         self.roles = tuple(roles)
-        self.head_timeout = _timeout("head_timeout", head_timeout)
-        self.idle_timeout = _timeout("idle_timeout", idle_timeout)
-        self.receive_timeout = _timeout("receive_timeout", receive_timeout)
-        self.send_timeout = _timeout("send_timeout", send_timeout)
-        self.drain_timeout = _timeout("drain_timeout", drain_timeout)
+        self.head_timeout = check_timeout("head_timeout", head_timeout)
+        self.idle_timeout = check_timeout("idle_timeout", idle_timeout)
+        self.receive_timeout = check_timeout("receive_timeout", receive_timeout)
+        self.send_timeout = check_timeout("send_timeout", send_timeout)
+        self.drain_timeout = check_timeout("drain_timeout", drain_timeout)
         self._allowed = _allowed_addresses()
         self._limits = Limits(self.roles, _capability(self.manager), self.receive_timeout, self.send_timeout)
         self._ready: deque[Connection] = deque()
@@ -196,7 +196,10 @@ class FastCGI:
             self._overdue(connection)
             return
         self._put(self._speaking, connection, self.drain_timeout if self._draining else self.head_timeout)
-        connection.deadline = min(connection.deadline, due)
+        if due < connection.deadline:
+            connection.deadline = due
+            # Behind others that are due later, it would be cut only with them.
+            self._speaking = dict(sorted(self._speaking.items(), key=lambda held: held[1].deadline))
 
     def _put(self, place: dict[int, Connection], connection: Connection, seconds: float) -> None:
         number = connection.fileno()
@@ -348,7 +351,7 @@ def _sockets(listener: Listening | Iterable[Listening] | None, manager: ProcMana
     return sockets
 
 
-def _timeout(name: str, value: Any) -> float:
+def check_timeout(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
         raise ConfigError(f"{name} must be more than 0 seconds, not {value!r}")
     return float(value)

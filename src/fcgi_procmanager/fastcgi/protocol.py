@@ -29,7 +29,6 @@ MAX_UNSENT = 1 << 16  # bytes of answers to management records that a peer may l
 
 _HEADER = struct.Struct("!BBHHBx")
 _BEGIN = struct.Struct("!HB5x")
-_OPENING = struct.Struct("!BBHHBxHB5xBBHHBx")
 _END = struct.Struct("!BBHHBxIB3x")
 _UNKNOWN = struct.Struct("!BBHHBxB7x")
 _LONG = struct.Struct("!I")
@@ -120,19 +119,30 @@ def opening(received: bytes, roles: Collection[int]) -> tuple[Opened, int] | Non
     """The usual first bytes of a connection, at a third of the parser's cost: BEGIN_REQUEST, all parameters in one record,
     and their end. Returns the request and how many bytes that was; None for anything else, which a parser takes apart.
     Raises ProtocolError."""
-    if len(received) < _OPENING.size:
+    begun = _begin_record(received[:16])
+    if begun is None or begun[1] not in roles or len(received) < 24:
         return None
-    version, kind, request_id, length, padding, role, flags, *second = _OPENING.unpack_from(received)
-    if version != 1 or kind != BEGIN_REQUEST or length != 8 or padding or role not in roles or not request_id:
-        return None
-    version, kind, params_id, length, padding = second
-    stop = _OPENING.size + length
+    request_id, role, keep = begun
+    version, kind, params_id, length, padding = _unpack_header(received, 16)
+    stop = 24 + length
     end = stop + padding + 8
     if version != 1 or kind != PARAMS or params_id != request_id or not length:
         return None
     if received[end - 8 : end] != end_of_stream(PARAMS, request_id):
         return None
-    return (decode_pairs(received[_OPENING.size : stop]), request_id, role, bool(flags & KEEP_CONN)), end
+    return (decode_pairs(received[24:stop]), request_id, role, keep), end
+
+
+@lru_cache(maxsize=256)
+def _begin_record(record: bytes) -> tuple[int, int, bool] | None:
+    """Request id, role and whether to keep the connection, of a BEGIN_REQUEST record; there are few different ones."""
+    if len(record) != 16:
+        return None
+    version, kind, request_id, length, padding = _unpack_header(record)
+    if version != 1 or kind != BEGIN_REQUEST or length != 8 or padding or not request_id:
+        return None
+    role, flags = _BEGIN.unpack_from(record, 8)
+    return request_id, role, bool(flags & KEEP_CONN)
 
 
 class Parser:

@@ -159,17 +159,16 @@ class Request:
         done = self._done
         if done is None:
             return
-        pieces: list[bytes | memoryview] = []
-        if self._stderr is not None:
-            pieces += self._stderr.take()
-        if self._stdout is not None:
-            pieces += self._stdout.take()
-        if self._parts is not None:
-            pieces += _records(protocol.STDOUT, self.request_id, self._parts)
         if app_status or protocol_status:
-            pieces.append(protocol.end_request(self.request_id, app_status, protocol_status))
+            end = protocol.end_request(self.request_id, app_status, protocol_status)
         else:
-            pieces.append(_plain_end(self.request_id))
+            end = _plain_end(self.request_id)
+        pieces = [] if self._parts is None else _records(protocol.STDOUT, self.request_id, self._parts)
+        pieces.append(end)
+        if self._stdout is not None:
+            pieces = self._stdout.take() + pieces
+        if self._stderr is not None:
+            pieces = self._stderr.take() + pieces
         self._connection.send(pieces)
         self._close(done)
 

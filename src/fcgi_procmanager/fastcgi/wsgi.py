@@ -26,11 +26,12 @@ from ..states import Role
 from . import protocol
 from .connection import PeerGone
 from .lanes import Hooks, Lanes
-from .loop import FastCGI
+from .loop import FastCGI, check_timeout
 from .request import Request
 
 Application = Callable[[dict, Callable[..., Any]], Iterable[bytes]]  # type: ignore[type-arg]
 
+_LIMITS = ("head_timeout", "idle_timeout", "receive_timeout", "send_timeout", "drain_timeout")
 _NO_BODY = frozenset(("204", "304"))
 
 
@@ -74,7 +75,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         self.multiprocess = self.manager.n_processes > 0
         self._listener = listener
         self.threads = _threads(threads)
-        self._limits = limits
+        self._limits = _limits(limits)
 
     def run(self) -> bool:
         """Bind, fork and serve. With a managed pool it ends by SystemExit, in the manager and in each worker. In a single
@@ -232,6 +233,14 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         return False
 
 
+def _limits(given: dict[str, Any]) -> dict[str, float]:
+    """Looked at here, not by `FastCGI` in each worker, where a mistake would end one worker after the other."""
+    for name in given:
+        if name not in _LIMITS:
+            raise TypeError(f"WSGIServer() got an unexpected keyword argument {name!r}")
+    return {name: check_timeout(name, value) for name, value in given.items()}
+
+
 def _threads(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"threads must be a whole number from 1, not {value!r}")
@@ -251,11 +260,15 @@ def _complete_path(environ: dict[str, Any]) -> None:
     path, _, query = environ.get("REQUEST_URI", "").partition("?")
     script = environ.setdefault("SCRIPT_NAME", "")
     if not environ.get("PATH_INFO"):
-        decoded = unquote_to_bytes(path.encode("latin-1")).decode("latin-1") if "%" in path else path
-        inside = decoded.startswith(script) and decoded[len(script) : len(script) + 1] in ("", "/")
-        environ["PATH_INFO"] = decoded[len(script) :] if inside else decoded
+        environ["PATH_INFO"] = "" if path == script else _path_info(path, script)
     if not environ.get("QUERY_STRING"):
         environ["QUERY_STRING"] = query
+
+
+def _path_info(path: str, script: str) -> str:
+    decoded = unquote_to_bytes(path.encode("latin-1")).decode("latin-1") if "%" in path else path
+    inside = decoded.startswith(script) and decoded[len(script) : len(script) + 1] in ("", "/")
+    return decoded[len(script) :] if inside else decoded
 
 
 class _Response:
