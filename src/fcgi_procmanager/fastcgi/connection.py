@@ -7,6 +7,8 @@ after that is dropped, since an application can do nothing about it.
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 from collections import deque
@@ -22,6 +24,8 @@ from .protocol import Parser
 RECEIVE = 65536  # bytes asked of one recv
 JOIN = 65536  # bytes; below it a copy is cheaper than a list of pieces
 _DONTWAIT = socket.MSG_DONTWAIT
+_MORE = getattr(socket, "MSG_MORE", 0)
+_NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # a file system that cannot: copied by us
 _MAX_PIECES = 512  # in one sendmsg; Linux takes 1024
 
 
@@ -131,7 +135,7 @@ class Connection:
         if parser.unsent:
             self._answer(parser)
 
-    def send(self, buffers: Sequence[bytes | memoryview]) -> bool:
+    def send(self, buffers: Sequence[bytes | memoryview], flags: int = _DONTWAIT) -> bool:
         """Send all of it, waiting for a slow peer as long as the budget of this request lasts. False when dead."""
         if self.dead:
             return False
@@ -140,13 +144,45 @@ class Connection:
             return self._send_pieces(buffers)
         data = b"".join(buffers)
         try:
-            sent = self.sock.send(data, _DONTWAIT)
+            sent = self.sock.send(data, flags)
         except BlockingIOError:
             sent = 0
         except OSError as error:
             self.dead = error.strerror or str(error)
             return False
         return sent == len(data) or self._send_pieces((memoryview(data)[sent:],))
+
+    def send_file(self, kind: int, request_id: int, file: int, offset: int, count: int) -> bool:
+        """Send `count` bytes of an open file as records of a stream; the kernel copies them. False when dead."""
+        self.sock.setblocking(False)  # sendfile takes no flag for it
+        while count and not self.dead:
+            size = min(count, protocol.MAX_CONTENT)
+            self.send([protocol.header(kind, request_id, size)], _DONTWAIT | _MORE)
+            count -= size
+            while size and not self.dead:
+                sent = self._send_part(file, offset, size)
+                offset += sent
+                size -= sent
+        return not self.dead
+
+    def _send_part(self, file: int, offset: int, size: int) -> int:
+        """Some of a file, once the peer has room for it. Its length is promised already: a file that has become shorter
+        ends the connection."""
+        try:
+            sent = os.sendfile(self.sock.fileno(), file, offset, size)
+        except BlockingIOError:
+            self._writable()
+            return 0
+        except OSError as error:
+            if error.errno not in _NO_SENDFILE:
+                self.dead = error.strerror or str(error)
+                return 0
+            part = os.pread(file, size, offset)
+            self.send([part])
+            sent = len(part)
+        if not sent:
+            self.dead = "the file became shorter while it was sent"
+        return sent
 
     def discard(self) -> bool:
         """Read and drop what the peer still sends. False once it has closed."""

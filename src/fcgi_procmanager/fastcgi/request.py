@@ -231,6 +231,12 @@ class Output:
             self.sent = True
             self._connection.send(self.take())
 
+    def send_file(self, file: int, offset: int, count: int) -> None:
+        """`count` bytes of an open file, behind what was written."""
+        self.flush()
+        self.sent = True
+        self._connection.send_file(self._kind, self._request_id, file, offset, count)
+
     def take(self) -> list[bytes | memoryview]:
         """What is gathered, as records: pieces to be sent in order."""
         parts, self._parts, self._size = self._parts, [], 0

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import html
 import os
+import stat
 import sys
 import traceback
+import wsgiref.util
 from collections.abc import Iterable
 from typing import Any, Callable, cast
 from urllib.parse import unquote_to_bytes
 from wsgiref.handlers import CGIHandler
-from wsgiref.util import FileWrapper
 
 from flup.server.fcgi_single import WSGIServer as FlupServer
 
@@ -32,6 +33,7 @@ from .request import Request
 Application = Callable[[dict, Callable[..., Any]], Iterable[bytes]]  # type: ignore[type-arg]
 
 _LIMITS = ("head_timeout", "idle_timeout", "receive_timeout", "send_timeout", "drain_timeout")
+_SMALL_FILE = 1 << 15  # bytes; below it a read and one send cost less than the calls around sendfile
 _NO_BODY = frozenset(("204", "304"))
 
 
@@ -271,6 +273,20 @@ def _path_info(path: str, script: str) -> str:
     return decoded[len(script) :] if inside else decoded
 
 
+class FileWrapper(wsgiref.util.FileWrapper):
+    """`wsgi.file_wrapper`: a file to be sent; by the kernel if it is a real one."""
+
+    def region(self) -> tuple[int, int, int] | None:
+        """Descriptor, offset and length of a regular file that is large enough to gain by it."""
+        try:
+            file, offset = self.filelike.fileno(), self.filelike.tell()
+            status = os.fstat(file)
+        except (AttributeError, OSError, ValueError):
+            return None
+        count = status.st_size - offset
+        return (file, offset, count) if stat.S_ISREG(status.st_mode) and count > _SMALL_FILE else None
+
+
 class _Response:
     """What PEP 3333 asks of a server for one reply."""
 
@@ -314,6 +330,8 @@ class _Response:
                 parts.insert(0, self._take_head(self._known_length(parts)))
             self._request.reply(parts)
             return
+        if isinstance(result, FileWrapper) and self._send_file(result):
+            return
         for chunk in result:
             if chunk:
                 self.write(chunk)
@@ -321,6 +339,18 @@ class _Response:
                     return
         if not self._begun:
             self._request.reply([self._take_head(None)])
+
+    def _send_file(self, wrapper: FileWrapper) -> bool:
+        """A file that the kernel can send by itself, from where it stands to its end. False for anything else."""
+        found = wrapper.region()
+        if found is None:
+            return False
+        file, offset, count = found
+        stdout = self._request.stdout
+        if not self._begun:
+            stdout.write(self._take_head(count))
+        stdout.send_file(file, offset, count)
+        return True
 
     def _known_length(self, parts: list[bytes]) -> int | None:
         """Of the body of a reply in one part or none, as flup has it. An empty reply to HEAD says nothing of the body
