@@ -16,9 +16,10 @@ from typing import Callable
 
 import pytest
 
-from fcgi_procmanager import listeners
+from fcgi_procmanager import addresses, listeners
+from fcgi_procmanager.addresses import Address, parse_address
 from fcgi_procmanager.errors import ConfigError, ListenError
-from fcgi_procmanager.listeners import Address, Listener, bind, inherit, parse_address, systemd_listeners
+from fcgi_procmanager.listeners import Listener, bind, inherit, systemd_listeners
 
 HAS_V6 = socket.has_ipv6
 try:
@@ -100,7 +101,7 @@ def answers(path: str) -> bool:
         (("fe80::1", 80, 0, 2), Address("tcp", host="fe80::1%2", port=80), "[fe80::1%2]:80"),
     ],
 )
-def test_address(value: listeners.AddressLike, expected: Address, text: str) -> None:
+def test_address(value: addresses.AddressLike, expected: Address, text: str) -> None:
     assert parse_address(value) == expected
     assert expected.describe() == text
     assert parse_address(text) == expected
@@ -114,7 +115,7 @@ def test_address(value: listeners.AddressLike, expected: Address, text: str) -> 
         ("host", 65536), (None, 80), ("a:b", 80), (), ("h", 1, 2, 3, 4), 80, b"/run/x", ["host", 80],
     ],
 )  # fmt: skip
-def test_address_refused(value: listeners.AddressLike) -> None:
+def test_address_refused(value: addresses.AddressLike) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_address(value)
     assert repr(value) in str(caught.value)
@@ -122,10 +123,10 @@ def test_address_refused(value: listeners.AddressLike) -> None:
 
 
 def test_address_path_length() -> None:
-    longest = "/" + "x" * (listeners.SUN_PATH_MAX - 1)
+    longest = "/" + "x" * (addresses.SUN_PATH_MAX - 1)
     assert parse_address(longest).path == longest
     with pytest.raises(
-        ConfigError, match=f"{listeners.SUN_PATH_MAX + 1} bytes long, a socket path may have {listeners.SUN_PATH_MAX}: "
+        ConfigError, match=f"{addresses.SUN_PATH_MAX + 1} bytes long, a socket path may have {addresses.SUN_PATH_MAX}: "
     ):
         parse_address(longest + "x")
     with pytest.raises(ConfigError, match="bytes long"):
@@ -330,7 +331,7 @@ def test_unix_binds_without_the_directory_lock(path: str, monkeypatch: pytest.Mo
 
 
 def test_unix_lock_held_for_ever_is_no_veto(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listeners, "_LOCK_PATIENCE", 0.02)
+    monkeypatch.setattr(socketfiles, "_LOCK_PATIENCE", 0.02)
     directory = os.open(os.path.dirname(path), os.O_RDONLY)
     fcntl.flock(directory, fcntl.LOCK_EX)
     bind(parse_address(path)).remove()
@@ -581,7 +582,8 @@ def test_inherit_refuses_what_is_not_open(number: int) -> None:
 DESCRIPTOR_ZERO = """
 import os, sys
 from fcgi_procmanager.errors import ListenError
-from fcgi_procmanager.listeners import bind, parse_address
+from fcgi_procmanager.addresses import parse_address
+from fcgi_procmanager.listeners import bind
 try:
     listener = bind(parse_address(None))
 except ListenError as error:

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 from . import exits, listeners, signals, systemd
+from .addresses import parse_address
 from .children import Child, Children
 from .clock import FOREVER, milliseconds, monotonic
 from .errors import BootError, ConfigError
@@ -140,7 +141,7 @@ class ProcManager:
         if address is None:
             found = listeners.systemd_listeners() or [listeners.inherit(0)]
         else:
-            found = [listeners.bind(listeners.parse_address(address), backlog=backlog, mode=mode, owner=owner)]
+            found = [listeners.bind(parse_address(address), backlog=backlog, mode=mode, owner=owner)]
         if not self.listeners:
             atexit.register(self._remove_listeners)  # for a process that never comes to manage()
         self.listeners += found
@@ -368,7 +369,9 @@ class ProcManager:
         while True:
             self._note_signals()
             if self._read_reports():
-                return None  # asleep again without a turn for the caller, it would never tell systemd that all are ready
+                return (
+                    None  # asleep again without a turn for the caller, it would never tell systemd that all are ready
+                )
             before = len(self._children)
             pid = self._reap()
             if pid is not None or len(self._children) < before:

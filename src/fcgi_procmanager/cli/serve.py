@@ -9,8 +9,8 @@ import argparse
 import os
 from typing import Any
 
+from ..addresses import parse_address
 from ..errors import ConfigError
-from ..listeners import parse_address
 from ..manager import ProcManager
 from .arguments import Options, octal, seconds, whole
 from .hosting import Application, Place, host

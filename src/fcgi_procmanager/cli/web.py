@@ -22,7 +22,7 @@ import sysconfig
 import tempfile
 from typing import Any, Callable, NoReturn
 
-from .. import exits, listeners, systemd
+from .. import addresses, exits, listeners, systemd
 from ..clock import FOREVER, monotonic
 from ..errors import ConfigError
 from ..listeners import Listener
@@ -53,7 +53,7 @@ class WithWeb(ProcManager):
         if self.n_processes == 0:
             raise ConfigError("--web needs a worker process: give -n 1 or more")
         self._binary = find_caddy()
-        where = listeners.parse_address(address)
+        where = addresses.parse_address(address)
         if where.kind != "tcp":
             raise ConfigError(f"--web {address!r} is not understood: give HOST:PORT, such as 127.0.0.1:8000")
         self._web_listener = listeners.bind(where)
@@ -199,7 +199,7 @@ class PrivateDirectory:
     def __init__(self) -> None:
         self._owner = os.getpid()
         self.path = tempfile.mkdtemp(prefix="fcgi-procmanager-")
-        if len(os.fsencode(self.path)) + 16 > listeners.SUN_PATH_MAX:
+        if len(os.fsencode(self.path)) + 16 > addresses.SUN_PATH_MAX:
             os.rmdir(self.path)
             self.path = tempfile.mkdtemp(prefix="fcgi-procmanager-", dir="/tmp")
         atexit.register(self.remove)

@@ -61,7 +61,7 @@ class Adopted(WSGIServer):
             forceCGI=server.forceCGI,
             manager=manager,
             threads=threads,
-            **limits,
+            **limits,  # type: ignore[arg-type]
         )
         self.server = server
         self._overrides_error = overrides_error
@@ -75,8 +75,8 @@ class Adopted(WSGIServer):
         super().serve()
 
     def handler(self, req: Request) -> tuple[int, int]:
-        protocol_status, app_status = self.server.handler(_FlupRequest(req, self.server))
-        return protocol_status or protocol.REQUEST_COMPLETE, app_status or 0
+        statuses: tuple[int, int] = self.server.handler(_FlupRequest(req, self.server))
+        return statuses
 
     def error(self, req: Request) -> None:
         if self._overrides_error:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import atexit
 import os
 import socket
+import weakref
 from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Any, Union
@@ -85,6 +86,7 @@ class FastCGI:
         self._in_hand: Request | None = None
         self._draining = False
         self._lane_gate = gate
+        _loops.add(self)
         if gate is None:
             self.manager.add_duty(self.busy)
             atexit.register(self._finish_in_hand)
@@ -100,6 +102,8 @@ class FastCGI:
             if self._leaving:
                 if not self._drain():
                     return None
+                if self._ready:  # what it said has been read already: no event will come for it
+                    continue
             elif not self._watched or self._call is not None:
                 connection = self._take()
                 if connection is not None:
@@ -131,6 +135,21 @@ class FastCGI:
         while self._ready:
             self._drop(self._ready.popleft())
         atexit.unregister(self._finish_in_hand)
+
+    def _disown(self) -> None:
+        """In a child that the application has forked: what is open here is its parent's to answer, watch and close.
+
+        A child that ends as Python programs do runs the exit handlers, and would end the request in hand a second time;
+        and the wait set is shared, so that taking a connection out of it would make the parent deaf."""
+        if self._in_hand is not None:
+            self._in_hand.connection.dead = "the request of another process"
+        self._watched.clear()
+        for held in (self._speaking, self._idle, self._lingering):
+            for connection in held.values():
+                connection.close()
+            held.clear()
+        while self._ready:
+            self._ready.popleft().close()
 
     # -- taking connections -------------------------------------------------------------------------------------------
 
@@ -333,6 +352,17 @@ class FastCGI:
             return connection.poll() or connection.spoken
         except ProtocolError:
             return False
+
+
+_loops: weakref.WeakSet[FastCGI] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for loop in tuple(_loops):
+        loop._disown()
+
+
+os.register_at_fork(after_in_child=_disown_all)
 
 
 def _sockets(listener: Listening | Iterable[Listening] | None, manager: ProcManager) -> tuple[socket.socket, ...]:

@@ -1,0 +1,142 @@
+"""Imports go down the table of the design only, and flup is loaded where a server of it is used and nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fcgi_procmanager
+
+ROOT = Path(fcgi_procmanager.__file__).parent
+PACKAGE = "fcgi_procmanager"
+
+LAYERS = [
+    {"errors", "states", "exits", "clock"},
+    {"addresses", "socketfiles"},
+    {"signals", "listeners", "pidfile", "scoreboard", "proctitle", "systemd"},
+    {"shutdown", "children", "policy", "gate"},
+    {"manager"},
+    {"limits", "perl", "engine", "pool", "watchdog"},
+    {"fastcgi"},
+    {"supervisor", "starter", "daemon"},
+    {"status", "cli"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+TOP = {"__init__", "__main__"}  # the public face and the command: above everything
+FLUP = {"fastcgi/wsgi.py", "fastcgi/adopted.py"}
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def unit(parts: tuple[str, ...]) -> str:
+    """The name in the table for a module: a package counts as one."""
+    return parts[0] if parts else "__init__"
+
+
+def imported(path: Path) -> list[tuple[str, ...]]:
+    """Every module that a file imports, wherever in it, as a dotted path in parts; not what is for type checkers only."""
+    tree = ast.parse(path.read_text())
+    ignored = {
+        id(node)
+        for guard in ast.walk(tree)
+        if isinstance(guard, ast.If) and "TYPE_CHECKING" in ast.dump(guard.test)
+        for statement in guard.body
+        for node in ast.walk(statement)
+    }
+    here = (PACKAGE, *path.relative_to(ROOT).parent.parts)
+    found: list[tuple[str, ...]] = []
+    for node in ast.walk(tree):
+        if id(node) in ignored:
+            continue
+        if isinstance(node, ast.Import):
+            found += [tuple(alias.name.split(".")) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level + 1] if node.level else ()
+            module = (*base, *(node.module or "").split(".")) if node.module else base
+            found += [(*module, alias.name) for alias in node.names]
+    return found
+
+
+def own_units(path: Path) -> set[str]:
+    """The units of this package that a file imports from others than its own."""
+    found = set()
+    for parts in imported(path):
+        if parts[0] == PACKAGE:
+            name = unit(parts[1:])
+            found.add(name if (ROOT / name).exists() or (ROOT / f"{name}.py").exists() else "__init__")
+    return found - {unit_of(path)}
+
+
+def unit_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_down_only(path: Path) -> None:
+    here = unit_of(path)
+    if here in TOP:
+        return
+    assert here in LEVEL, f"{here} has no place in the table of layers"
+    # Of the package itself only its version may be asked for, and that by the command only.
+    allowed_top = {"__init__"} if here == "cli" else set()
+    upward = {other for other in own_units(path) - allowed_top if other in TOP or LEVEL[other] > LEVEL[here]}
+    assert not upward, f"{name_of(path)} imports {sorted(upward)}, which are above it"
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if name_of(path) not in FLUP], ids=name_of)
+def test_only_two_modules_import_flup(path: Path) -> None:
+    assert not [parts for parts in imported(path) if parts[0] == "flup"]
+
+
+def test_the_two_do() -> None:
+    assert {name_of(path) for path in MODULES if any(parts[0] == "flup" for parts in imported(path))} == FLUP
+
+
+@pytest.mark.parametrize(
+    ("statement", "loaded"),
+    [
+        ("import fcgi_procmanager", False),
+        ("from fcgi_procmanager import ProcManager; ProcManager(0).manage()", False),
+        ("from fcgi_procmanager import FastCGI; FastCGI", False),
+        ("from fcgi_procmanager import WSGIServer; WSGIServer", True),
+        ("from fcgi_procmanager import adopt; adopt", True),
+    ],
+)
+def test_flup_is_loaded_when_it_is_first_asked_for(statement: str, loaded: bool) -> None:
+    code = f"{statement}\nimport sys; print('flup' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.strip() == str(loaded)
+
+
+def test_every_module_says_what_it_owns() -> None:
+    assert [name_of(path) for path in MODULES if not ast.get_docstring(ast.parse(path.read_text()))] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("from ..manager import x", {"manager"}),
+        ("from .. import exits, signals", {"exits", "signals"}),
+        ("def f():\n    from .wsgi import y", set()),
+        ("import fcgi_procmanager.pool", {"pool"}),
+        ("if TYPE_CHECKING:\n    from ..manager import x", set()),
+    ],
+)
+def test_the_reader_of_imports_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, found: set[str]
+) -> None:
+    """A check that never fails proves nothing: it sees every form of import."""
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    (tmp_path / "fastcgi").mkdir()
+    for name in ("manager", "exits", "signals", "pool"):
+        (tmp_path / f"{name}.py").touch()
+    path = tmp_path / "fastcgi" / "loop.py"
+    path.write_text(text)
+    assert own_units(path) == found
