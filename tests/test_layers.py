@@ -17,7 +17,7 @@ PACKAGE = "fcgi_procmanager"
 LAYERS = [
     {"errors", "states", "exits", "clock"},
     {"addresses", "socketfiles"},
-    {"signals", "listeners", "pidfile", "scoreboard", "proctitle", "systemd"},
+    {"signals", "addresses", "socketfiles", "listeners", "pidfile", "scoreboard", "proctitle", "systemd"},
     {"shutdown", "children", "policy", "gate"},
     {"manager"},
     {"limits", "perl", "engine", "pool", "watchdog"},

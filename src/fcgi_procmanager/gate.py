@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import select
+import weakref
 from typing import TYPE_CHECKING
 
 from .clock import FOREVER, milliseconds, monotonic
@@ -59,14 +60,19 @@ class Gate:
         self._baton = baton
         self._listeners: list[int] = []
         self._lifeline = lifeline
-        self._poller = select.epoll() if hasattr(select, "epoll") else select.poll()
         self._in_seconds = hasattr(select, "epoll")
         self.wake = signals.fileno() if signals else -1  # readable when a signal has come
-        for fd in (self.wake, lifeline):
+        self._closed = False
+        self._open()
+        _gates.add(self)
+
+    def _open(self) -> None:
+        self._poller = select.epoll() if self._in_seconds else select.poll()
+        for fd in (self.wake, -1 if self.orphaned else self._lifeline):
             if fd >= 0:
                 self.add(fd)
-        if baton is not None:
-            self._poller.register(baton.read_end, select.POLLIN | _EXCLUSIVE)
+        if self._baton is not None:
+            self._poller.register(self._baton.read_end, select.POLLIN | _EXCLUSIVE)
 
     def add(self, fd: int) -> None:
         self._poller.register(fd, select.POLLIN)
@@ -117,5 +123,26 @@ class Gate:
             self._baton.give()
 
     def close(self) -> None:
+        self._closed = True
         if self._in_seconds:
             self._poller.close()  # type: ignore[union-attr]
+
+    def renew(self) -> None:
+        """In a child that the application has forked: what it takes out of a set that is shared, its parent would never
+        hear of again. So it gets one of its own, with nothing but the pipes in it."""
+        if not self._closed:
+            if self._in_seconds:
+                self._poller.close()  # type: ignore[union-attr]
+            self._listeners.clear()
+            self._open()
+
+
+_gates: weakref.WeakSet[Gate] = weakref.WeakSet()
+
+
+def _renew_all() -> None:
+    for gate in tuple(_gates):
+        gate.renew()
+
+
+os.register_at_fork(after_in_child=_renew_all)

@@ -174,33 +174,30 @@ class Pool:
     """The workers of a manager, seen from outside: those that were there at first, and those that came.
 
     A worker runs its manager's program and carries its manager's title until it is ready, when it takes its own. (If both
-    are given the same title, a worker counts as ready from its birth.)
+    were given the same title, a worker counts as ready from its birth.)
     """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._old: set[psutil.Process] = set()
-        self._present: dict[psutil.Process, bool] = {}  # worker -> ready
+        self._titled: dict[psutil.Process, bool] = {}  # worker -> whether it has a title of its own
         self._booting: set[psutil.Process] = set()  # new ones that were seen before they were ready
         self._failed: set[psutil.Process] = set()  # and were gone before they were
-        self._titles_tell = True
-        self.look()
-        self._old = set(self._present)
-        self._titles_tell = not self._old or any(self._present.values())
-        self._booting.clear()
+        self._titled = self._workers()
+        self._old = set(self._titled)
+        self._titles_tell = not self._old or any(self._titled.values())
 
     def look(self) -> None:
         """See who is there now."""
-        self._present = self._workers()
-        self._titles_tell = self._titles_tell or any(self._present.values())
-        new = {worker: ready for worker, ready in self._present.items() if worker not in self._old}
-        self._failed |= {worker for worker in self._booting if worker not in new}
-        self._booting = {worker for worker, ready in new.items() if not ready}
+        self._titled = self._workers()
+        self._titles_tell = self._titles_tell or any(self._titled.values())
+        new = self._titled.keys() - self._old
+        self._failed |= self._booting - new
+        self._booting = {worker for worker in new if not self._is_ready(worker)}
 
     @property
     def renewed(self) -> bool:
-        enough = len(self._present) >= max(1, len(self._old))
-        return enough and not self._remaining and all(self._present.values())
+        enough = len(self._titled) >= max(1, len(self._old))
+        return enough and not self._remaining and not self._booting
 
     @property
     def failing(self) -> bool:
@@ -214,11 +211,14 @@ class Pool:
 
     @property
     def _remaining(self) -> set[psutil.Process]:
-        return self._old & self._present.keys()
+        return self._old & self._titled.keys()
 
     @property
     def _ready_new(self) -> int:
-        return sum(ready for worker, ready in self._present.items() if worker not in self._old)
+        return len(self._titled.keys() - self._old - self._booting)
+
+    def _is_ready(self, worker: psutil.Process) -> bool:
+        return self._titled[worker] or not self._titles_tell
 
     def _workers(self) -> dict[psutil.Process, bool]:
         try:
@@ -231,7 +231,7 @@ class Pool:
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if child.status() != psutil.STATUS_ZOMBIE and _program(child) == program:
-                    found[child] = not self._titles_tell or child.cmdline() != title
+                    found[child] = child.cmdline() not in ([], title)  # one that is ending has no title any more
         return found
 
 

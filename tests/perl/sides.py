@@ -1,0 +1,245 @@
+"""The two sides of a case of test_perl_differential.py: how a script is played, and what is seen of it."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from signal import SIGTERM
+from typing import Callable, NamedTuple
+
+from harness import fcgi
+from harness.process import LOG_LINE, Overdue, Script, cmdline, process_state, wait_until
+
+LEAVES = 3  # seconds; what has not ended by itself by then does not
+
+
+class Difference(NamedTuple):
+    perl: str  # the line that only Perl has; empty for none
+    ours: str
+    reason: str
+
+
+class Case(NamedTuple):
+    play: Callable[[Play], None]
+    script: str
+    arguments: tuple[str, ...]
+    differences: list[Difference]
+
+
+CASES: dict[str, Case] = {}
+
+
+def case(script: str, *arguments: str) -> Callable[[Callable[[Play], None]], Callable[[Play], None]]:
+    """Register a case: `script` with `arguments`, in which DIR is a directory of its own."""
+
+    def register(play: Callable[[Play], None]) -> Callable[[Play], None]:
+        CASES[play.__name__] = Case(play, script, arguments, getattr(play, "differences", []))
+        return play
+
+    return register
+
+
+def differs(perl: str, ours: str, reason: str) -> Callable[[Callable[[Play], None]], Callable[[Play], None]]:
+    def add(play: Callable[[Play], None]) -> Callable[[Play], None]:
+        play.differences = [Difference(perl, ours, reason), *getattr(play, "differences", [])]  # type: ignore[attr-defined]
+        return play
+
+    return add
+
+
+class Held(NamedTuple):
+    """A request that is answered in two halves, after the first."""
+
+    client: socket.socket
+    reply: str
+
+
+class Play:
+    """One side of a case while it runs: the script, its socket, and what has been noted."""
+
+    def __init__(self, command: list[str], arguments: tuple[str, ...], folder: Path, address: str) -> None:
+        self.folder = folder
+        self.address = address
+        self.facts: list[str] = []
+        self.clients: list[socket.socket] = []
+        with socket.socket(socket.AF_UNIX) as listener:
+            listens_itself = "SOCKET" in arguments
+            if not listens_itself:
+                listener.bind(address)
+                listener.listen(64)
+            words = [word.replace("DIR", str(folder)).replace("SOCKET", address) for word in arguments]
+            env = dict(word.split("=") for word in words if word.startswith("PM_"))
+            self.script = Script(
+                command,
+                folder,
+                args=[word for word in words if not word.startswith("PM_")],
+                stdin=None if listens_itself else listener,
+                env=env,
+            )
+
+    # Doing
+
+    def ready(self, count: int = 1) -> None:
+        """Wait until so many workers in all have been ready, and everybody living sleeps."""
+        self.script.wait_log(r"server \(pid \d+\): initialized$", count)
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until everybody sleeps, or is gone: Perl loses a signal that comes on the way to `accept` (P2)."""
+        for pid in [*self.workers, self.script.pid]:
+            wait_until(lambda pid=pid: process_state(pid) in ("S", "Z", None))  # type: ignore[misc]
+
+    def ask(self, command: str) -> str:
+        """Send a request; its reply, empty when the connection ended without one."""
+        client, reply = self._send(command)
+        client.close()
+        self.settle()
+        return reply
+
+    def hold(self, command: str) -> Held:
+        """Send a request whose worker waits for more, after a first reply."""
+        held = self._send(command)
+        self.clients.append(held.client)
+        return held
+
+    def finish(self, held: Held) -> str:
+        """Let the worker go on; the rest of its reply."""
+        held.client.sendall(b"go\n")
+        return _receive(held.client)
+
+    def visit(self, path: str) -> str:
+        """A FastCGI request; the body of its reply."""
+        with fcgi.Client(self.address) as client:
+            return client.request(path).text
+
+    def signal(self, number: int, pid: int | None = None) -> None:
+        self.settle()
+        self.script.signal(number, pid)
+
+    def end(self, number: int = SIGTERM) -> None:
+        """Stop the manager and wait for it."""
+        self.signal(number)
+        self.wait()
+
+    def wait(self) -> None:
+        self.note("return code", self.script.wait())
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.script.close()
+
+    def _send(self, command: str) -> Held:
+        client = socket.socket(socket.AF_UNIX)
+        client.settimeout(20)
+        try:
+            client.connect(self.address)
+            client.sendall(f"{command}\n".encode())
+            return Held(client, _receive(client))
+        except BaseException:
+            client.close()
+            raise
+
+    # Noting
+
+    def note(self, *words: object) -> None:
+        self.facts.append(" ".join(map(str, words)))
+
+    def note_pid_file(self, when: str) -> None:
+        try:
+            content = (self.folder / "app.pid").read_text()
+        except FileNotFoundError:
+            content = "none"
+        self.note("PID file", when + ":", "the manager's number" if content == f"{self.script.pid}\n" else content)
+
+    def note_titles(self) -> None:
+        self.note("titles:", cmdline(self.script.pid), *sorted(cmdline(pid) for pid in self.workers))
+
+    def note_workers(self, expected: int) -> None:
+        """How many workers there are, when the expected number has not come in time."""
+        with suppress(Overdue):
+            self.script.wait_workers(expected, LEAVES)
+        self.note("workers", len(self.workers))
+
+    def note_orphans(self) -> None:
+        """Whether the workers leave by themselves, now that their manager is gone; if not, a request ends them."""
+        try:
+            self.script.tree_gone(LEAVES)
+            self.note("workers without a manager leave")
+        except Overdue:
+            self.note("workers without a manager stay")
+            for _ in self.script.tree():
+                self._send("pid").client.close()
+            self.script.tree_gone()
+
+    @property
+    def workers(self) -> list[int]:
+        return self.script.workers()
+
+    def story(self) -> list[str]:
+        """All that is compared: facts, the manager's log, each worker's log, and what is not of the managers."""
+        logs: dict[str, list[str]] = {str(self.script.pid): []}
+        other = []
+        for line in self.script.log().splitlines():
+            found = LOG_LINE.match(line)
+            if found:
+                logs.setdefault(found["pid"], []).append(f"{found['role']}: {self._hide(found['message'])}")
+            elif line and not line.startswith((" ", "Traceback")):
+                other.append(f"other: {self._hide(line)}")
+        manager = _sort_runs(logs.pop(str(self.script.pid)))
+        workers = sorted([*log, "-"] for log in logs.values())
+        return [*(f"fact: {fact}" for fact in self.facts), *manager, "-", *itertools.chain(*workers), *other]
+
+    def _hide(self, text: str) -> str:
+        """What differs from run to run."""
+        text = re.sub(r"(?<=\bpid )\d+", "*", text.replace(str(self.folder), "DIR"))
+        text = re.sub(r"\bat /\S+ line \d+", "at FILE line N", text)
+        return re.sub(r"(?<=PIDs, )[\d ]+", lambda found: " ".join("*" * len(found[0].split())), text)
+
+
+Stage = Callable[..., Play]
+
+
+@contextmanager
+def staged(folder: Path, address: str) -> Iterator[Stage]:
+    """Gives `stage(script, *arguments)`, which starts a play, and clears all of them away."""
+    plays: list[Play] = []
+
+    def stage(script: str, *arguments: str) -> Play:
+        number = str(len(plays))
+        interpreter = sys.executable if script.endswith(".py") else "perl"
+        command = [interpreter, str(Path(__file__).parent / script)]
+        plays.append(Play(command, arguments, folder / number, f"{address}.{number}"))
+        return plays[-1]
+
+    try:
+        yield stage
+    finally:
+        for play in plays:
+            play.close()
+            Path(play.address).unlink(missing_ok=True)
+
+
+def _receive(client: socket.socket) -> str:
+    """A line, or what there is of it when the connection ends."""
+    reply = b""
+    try:
+        while not reply.endswith(b"\n"):
+            piece = client.recv(100)
+            if not piece:
+                break
+            reply += piece
+    except ConnectionError:
+        pass
+    return reply.decode().strip()
+
+
+def _sort_runs(lines: list[str]) -> list[str]:
+    """Sort what stands together about starts and ends of workers."""
+    runs = itertools.groupby(lines, key=lambda line: line.startswith("manager: server (pid"))
+    return [line for together, run in runs for line in (sorted(run) if together else run)]
