@@ -16,7 +16,7 @@ from typing import Callable
 
 import pytest
 
-from fcgi_procmanager import addresses, socketfiles
+from fcgi_procmanager import addresses, listeners, socketfiles
 from fcgi_procmanager.addresses import Address, parse_address
 from fcgi_procmanager.errors import ConfigError, ListenError
 from fcgi_procmanager.listeners import Listener, bind, inherit, systemd_listeners
