@@ -21,12 +21,14 @@ from ..clock import milliseconds, monotonic
 from ..errors import ConfigError
 from ..pidfile import holder
 from .arguments import Options, seconds
+from .hosting import STARTING
 from .messages import complain
 
 __all__ = ["add"]
 
 _TIMEOUT = 65.0  # seconds: the default die_timeout, and 5 to spare
 _INTERVAL = 0.02  # seconds between two looks at the workers
+_SETTLED = 0.2  # seconds without a change: what is broken at once shows by then
 _STOP = """\
 Ask the manager to stop gently and wait until it is gone. Exit status 0 when it is, 1 when none was running or it is still
 there after the time limit.
@@ -173,65 +175,57 @@ def _is_alive(pid: int) -> bool:
 class Pool:
     """The workers of a manager, seen from outside: those that were there at first, and those that came.
 
-    A worker runs its manager's program and carries its manager's title until it is ready, when it takes its own. (If both
-    were given the same title, a worker counts as ready from its birth.)
+    A worker runs its manager's program. Its title says while it is starting, if its manager was started by this command; of
+    another manager's worker it can only be seen that it does not end at once.
     """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._titled: dict[psutil.Process, bool] = {}  # worker -> whether it has a title of its own
-        self._booting: set[psutil.Process] = set()  # new ones that were seen before they were ready
-        self._failed: set[psutil.Process] = set()  # and were gone before they were
-        self._titled = self._workers()
-        self._old = set(self._titled)
-        self._titles_tell = not self._old or any(self._titled.values())
+        self._starting = self._workers()  # worker -> whether it is starting
+        self._old = set(self._starting)
+        self._gone: set[psutil.Process] = set()  # new ones that have ended
+        self._changed_at = monotonic()
 
     def look(self) -> None:
         """See who is there now."""
-        self._titled = self._workers()
-        self._titles_tell = self._titles_tell or any(self._titled.values())
-        new = self._titled.keys() - self._old
-        self._failed |= self._booting - new
-        self._booting = {worker for worker in new if not self._is_ready(worker)}
+        before, self._starting = self._starting, self._workers()
+        if before.keys() != self._starting.keys():
+            self._changed_at = monotonic()
+            self._gone |= before.keys() - self._starting.keys() - self._old
 
     @property
     def renewed(self) -> bool:
-        enough = len(self._titled) >= max(1, len(self._old))
-        return enough and not self._remaining and not self._booting
+        enough = self._ready >= max(1, len(self._old))
+        settled = monotonic() - self._changed_at >= _SETTLED
+        return enough and settled and not self._remaining and self._ready == len(self._starting)
 
     @property
     def failing(self) -> bool:
-        """More new ones have ended while they were starting than one round of them, and none is ready."""
-        return len(self._failed) >= len(self._old) + 2 and not self._ready_new
+        """More new ones have ended than one round of them, and none is ready."""
+        return len(self._gone) >= len(self._old) + 2 and not self._ready
 
     def describe(self) -> str:
-        return (
-            f"{len(self._remaining)} of {len(self._old)} workers still to be replaced, {self._ready_new} new ones ready"
-        )
+        return f"{self._remaining} of {len(self._old)} workers still to be replaced, {self._ready} new ones ready"
 
     @property
-    def _remaining(self) -> set[psutil.Process]:
-        return self._old & self._titled.keys()
+    def _remaining(self) -> int:
+        return len(self._old & self._starting.keys())
 
     @property
-    def _ready_new(self) -> int:
-        return len(self._titled.keys() - self._old - self._booting)
-
-    def _is_ready(self, worker: psutil.Process) -> bool:
-        return self._titled[worker] or not self._titles_tell
+    def _ready(self) -> int:
+        return sum(not starting for worker, starting in self._starting.items() if worker not in self._old)
 
     def _workers(self) -> dict[psutil.Process, bool]:
         try:
             manager = psutil.Process(self._pid)
-            program, title = _program(manager), manager.cmdline()
-            children = manager.children()
+            program, children = _program(manager), manager.children()
         except psutil.NoSuchProcess:
             return {}
         found = {}
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if child.status() != psutil.STATUS_ZOMBIE and _program(child) == program:
-                    found[child] = child.cmdline() not in ([], title)  # one that is ending has no title any more
+                    found[child] = " ".join(child.cmdline()).rstrip().endswith(STARTING)
         return found
 
 

@@ -15,13 +15,16 @@ from ..clock import FOREVER, monotonic
 from ..errors import BootError, ConfigError, ListenError, ProcManagerError
 from ..listeners import Listener
 from ..manager import ProcManager
+from ..proctitle import set_title
 from ..states import ManagerState, Role
 from . import web
 from .messages import story
 
-__all__ = ["Application", "Hosting", "Place", "host"]
+__all__ = ["STARTING", "Application", "Hosting", "Place", "host"]
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+STARTING = " (starting)"  # ends the title of a worker that is not ready yet
 
 _PATIENCE = 5.0  # seconds; a start that takes longer shows its log
 
@@ -62,6 +65,7 @@ class Hosting(ProcManager):
     on_ready: Callable[[], None] | None = None
     _kept: list[str] | None = None
     _kept_until = FOREVER
+    _prepared = False  # worker: it has loaded the application, and its hooks have been called
 
     def manage(self) -> bool:
         if self.n_processes == 0:
@@ -73,6 +77,15 @@ class Hosting(ProcManager):
     def server_init(self) -> None:
         self.application.load()
         super().server_init()
+        self._prepared = True
+        self.change_process_name()
+
+    def change_process_name(self) -> None:
+        """The title of a worker says while it is starting: that is how `reload` knows when it is ready."""
+        if self.role is Role.SERVER and not self._prepared:
+            set_title(self.process_name + STARTING)
+        else:
+            super().change_process_name()
 
     def notify(self, message: str) -> None:
         if self._kept is not None and self.role is Role.MANAGER:

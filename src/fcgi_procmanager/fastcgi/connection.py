@@ -97,7 +97,8 @@ class Connection:
             else:
                 self.opened, taken = found
                 rest = received[taken:]
-                if rest == protocol.end_of_stream(protocol.STDIN, self.opened[1]):
+                _, request_id, role, _ = self.opened
+                if rest == protocol.end_of_stream(protocol.STDIN, request_id) and role != protocol.FILTER:
                     return True
                 self.parser = self._new_parser()
                 self.parser.open(self.opened)
@@ -131,9 +132,13 @@ class Connection:
                 raise PeerGone(f"the body of a request ended early: {self.dead}")
             if not _wait(self.sock, select.POLLIN, deadline):
                 self.dead = f"the peer sent nothing for {self._limits.receive_timeout:g} s"
-        parser.feed(received)
-        if parser.unsent:
-            self._answer(parser)
+        try:
+            parser.feed(received)
+            if parser.unsent:
+                self._answer(parser)
+        except ProtocolError as error:  # an application may go on after it; this connection cannot
+            self.dead = str(error)
+            raise
 
     def send(self, buffers: Sequence[bytes | memoryview], flags: int = _DONTWAIT) -> bool:
         """Send all of it, waiting for a slow peer as long as the budget of this request lasts. False when dead."""

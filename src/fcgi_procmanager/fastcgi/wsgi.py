@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import html
 import os
-import stat
 import sys
 import traceback
-import wsgiref.util
 from collections.abc import Iterable
 from typing import Any, Callable, cast
-from urllib.parse import unquote_to_bytes
 from wsgiref.handlers import CGIHandler
 
 from flup.server.fcgi_single import WSGIServer as FlupServer
@@ -26,15 +23,15 @@ from ..manager import ProcManager
 from ..states import Role
 from . import protocol
 from .connection import PeerGone
+from .environ import common_environ, environ_of
 from .lanes import Hooks, Lanes
 from .loop import FastCGI, check_timeout
 from .request import Request
+from .response import Response
 
 Application = Callable[[dict, Callable[..., Any]], Iterable[bytes]]  # type: ignore[type-arg]
 
 _LIMITS = ("head_timeout", "idle_timeout", "receive_timeout", "send_timeout", "drain_timeout")
-_SMALL_FILE = 1 << 15  # bytes; below it a read and one send cost less than the calls around sendfile
-_NO_BODY = frozenset(("204", "304"))
 
 
 class WSGIServer(FlupServer):  # type: ignore[misc]
@@ -108,7 +105,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
 
     def serve(self) -> None:
         """Worker: answer requests until it should leave."""
-        self._common = self._common_environ()
+        self._common = common_environ(self.environ, self.threads > 1, self.multiprocess)
         if self.threads == 1:
             self._serve_in(None, self.manager.pre_dispatch, self.manager.post_dispatch)
         else:
@@ -136,8 +133,8 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
 
     def handler(self, req: Request) -> tuple[int, int]:
         """Worker: call the application for one request. Returns (protocol status, application status)."""
-        response = _Response(req)
-        result = self.application(self._environ(req), response.start_response)
+        response = Response(req)
+        result = self.application(environ_of(req, self._common), response.start_response)
         try:
             response.send(result)
         finally:
@@ -190,36 +187,6 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
                 sys.stderr.write(traceback.format_exc())
                 request.abandon("the error page failed")
 
-    def _common_environ(self) -> dict[str, Any]:
-        """What is the same for every request."""
-        return {
-            **self.environ,
-            "wsgi.version": (1, 0),
-            "wsgi.errors": sys.stderr,
-            "wsgi.url_scheme": "http",
-            "wsgi.multithread": self.threads > 1,
-            "wsgi.multiprocess": self.multiprocess,
-            "wsgi.run_once": False,
-            "wsgi.input_terminated": True,
-            "wsgi.file_wrapper": FileWrapper,
-        }
-
-    def _environ(self, request: Request) -> dict[str, Any]:
-        environ: dict[str, Any] = request.params
-        environ.update(self._common)
-        environ["wsgi.input"] = request.stdin
-        if "HTTPS" in environ and environ["HTTPS"].lower() in ("on", "1"):
-            environ["wsgi.url_scheme"] = "https"
-        # Web servers send these two headers twice, the second time under names that PEP 3333 forbids.
-        environ.pop("HTTP_CONTENT_TYPE", None)
-        environ.pop("HTTP_CONTENT_LENGTH", None)
-        if not environ.get("PATH_INFO") or "QUERY_STRING" not in environ or "SCRIPT_NAME" not in environ:
-            _complete_path(environ)
-        for name, default in _REQUIRED:
-            if name not in environ:
-                environ[name] = default
-        return environ
-
     def _is_cgi(self) -> bool:
         """Started by a web server for one CGI request, as flup supports: no listening socket, and CGI's variables."""
         if self.forceCGI or os.environ.get("FCGI_FORCE_CGI", "N").upper().startswith("Y"):
@@ -247,163 +214,3 @@ def _threads(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"threads must be a whole number from 1, not {value!r}")
     return value
-
-
-_REQUIRED = (
-    ("REQUEST_METHOD", "GET"),
-    ("SERVER_NAME", "localhost"),
-    ("SERVER_PORT", "80"),
-    ("SERVER_PROTOCOL", "HTTP/1.0"),
-)
-
-
-def _complete_path(environ: dict[str, Any]) -> None:
-    """SCRIPT_NAME, PATH_INFO and QUERY_STRING for a web server that does not send them, from REQUEST_URI."""
-    path, _, query = environ.get("REQUEST_URI", "").partition("?")
-    script = environ.setdefault("SCRIPT_NAME", "")
-    if not environ.get("PATH_INFO"):
-        environ["PATH_INFO"] = "" if path == script else _path_info(path, script)
-    if not environ.get("QUERY_STRING"):
-        environ["QUERY_STRING"] = query
-
-
-def _path_info(path: str, script: str) -> str:
-    decoded = unquote_to_bytes(path.encode("latin-1")).decode("latin-1") if "%" in path else path
-    inside = decoded.startswith(script) and decoded[len(script) : len(script) + 1] in ("", "/")
-    return decoded[len(script) :] if inside else decoded
-
-
-class FileWrapper(wsgiref.util.FileWrapper):
-    """`wsgi.file_wrapper`: a file to be sent; by the kernel if it is a real one."""
-
-    def region(self) -> tuple[int, int, int] | None:
-        """Descriptor, offset and length of a regular file that is large enough to gain by it."""
-        try:
-            file, offset = self.filelike.fileno(), self.filelike.tell()
-            status = os.fstat(file)
-        except (AttributeError, OSError, ValueError):
-            return None
-        count = status.st_size - offset
-        return (file, offset, count) if stat.S_ISREG(status.st_mode) and count > _SMALL_FILE else None
-
-
-class _Response:
-    """What PEP 3333 asks of a server for one reply."""
-
-    __slots__ = ("_begun", "_head", "_request")
-
-    def __init__(self, request: Request) -> None:
-        self._request = request
-        self._head = ""  # status and headers, each with its line end
-        self._begun = False  # they are written
-
-    def start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
-    ) -> Callable[[bytes], None]:
-        if exc_info:
-            try:
-                if self._request.begun:
-                    raise exc_info[1].with_traceback(exc_info[2])
-            finally:
-                exc_info = None  # no circle through this frame
-            self._request.drop()
-            self._begun = False
-        elif self._head:
-            raise AssertionError("start_response() was called a second time, without exc_info")
-        self._head = _head(status, headers)
-        return self.write
-
-    def write(self, data: bytes) -> None:
-        """The callable of PEP 3333: transmitted at once."""
-        stdout = self._request.stdout
-        if not self._begun:
-            stdout.write(self._take_head(None))
-        stdout.write(_as_bytes(data))
-        stdout.flush()
-
-    def send(self, result: Iterable[bytes]) -> None:
-        """All of the reply. What is a list is at hand and goes in as few pieces as it fits; what is produced step by
-        step is sent step by step, as PEP 3333 has it, and no longer than somebody reads it."""
-        if isinstance(result, (list, tuple)):
-            parts = [part if type(part) is bytes else _as_bytes(part) for part in result]
-            if not self._begun:
-                parts.insert(0, self._take_head(self._known_length(parts)))
-            self._request.reply(parts)
-            return
-        if isinstance(result, FileWrapper) and self._send_file(result):
-            return
-        for chunk in result:
-            if chunk:
-                self.write(chunk)
-                if self._request.aborted:
-                    return
-        if not self._begun:
-            self._request.reply([self._take_head(None)])
-
-    def _send_file(self, wrapper: FileWrapper) -> bool:
-        """A file that the kernel can send by itself, from where it stands to its end. False for anything else."""
-        found = wrapper.region()
-        if found is None:
-            return False
-        file, offset, count = found
-        stdout = self._request.stdout
-        if not self._begun:
-            stdout.write(self._take_head(count))
-        stdout.send_file(file, offset, count)
-        return True
-
-    def _known_length(self, parts: list[bytes]) -> int | None:
-        """Of the body of a reply in one part or none, as flup has it. An empty reply to HEAD says nothing of the body
-        that GET would have."""
-        if len(parts) > 1:
-            return None
-        length = len(parts[0]) if parts else 0
-        return length if length or self._request.params.get("REQUEST_METHOD") != "HEAD" else None
-
-    def _take_head(self, length: int | None) -> bytes:
-        """The headers, for the one time that they are written. `length`: of the whole body, when it is known."""
-        head = self._head
-        if not head:
-            raise AssertionError("the application sent a body before it called start_response()")
-        if length is not None and _wants_length(head):
-            head += f"Content-Length: {length}\r\n"
-        self._begun = True
-        return (head + "\r\n").encode("latin-1")
-
-
-def _head(status: str, headers: Iterable[tuple[str, str]]) -> str:
-    """The lines of a status and of headers. Raises TypeError, ValueError: in the application's own call."""
-    try:
-        lines = [name + ": " + value + "\r\n" for name, value in headers]
-        head = "Status: " + status + "\r\n" + "".join(lines)
-    except TypeError:
-        return _head(_as_text(status), [(_as_text(name), _as_text(value)) for name, value in headers])
-    if not status[:3].isdigit() or status[3:4] != " ":
-        raise ValueError(f"a status must be three digits, a space and a reason, not {status!r}")
-    if not head.count("\n") == head.count("\r") == len(lines) + 1:
-        raise ValueError("a status or header holds a line break: refused, it would begin a header of its own")
-    if "\0" in head:
-        raise ValueError("a status or header holds a NUL: refused, web servers cut or drop such a reply")
-    return head
-
-
-def _wants_length(head: str) -> bool:
-    """Whether a reply may be given a Content-Length: not if it has one, nor for a status that has no body."""
-    code = head[8:11]
-    return code not in _NO_BODY and code[0] != "1" and "\r\ncontent-length:" not in head.lower()
-
-
-def _as_text(value: Any) -> str:
-    """flup takes bytes for strings here, so its applications may pass them."""
-    if type(value) is str:
-        return value
-    if isinstance(value, bytes):
-        return value.decode("latin-1")
-    if isinstance(value, str):
-        return str(value)
-    raise TypeError(f"a status, header name or header value must be a string, not {value!r}")
-
-
-def _as_bytes(chunk: Any) -> Any:
-    """Likewise text for the bytes of a body, as latin-1."""
-    return chunk.encode("latin-1") if isinstance(chunk, str) else chunk

@@ -1,0 +1,154 @@
+"""One reply of a WSGI application: status, headers and body, as PEP 3333 lets an application give them.
+
+Runs in a worker, in the thread that serves the request. Writes to the `Request` only; refuses headers that would begin
+another header.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import wsgiref.util
+from collections.abc import Iterable
+from typing import Any, Callable
+
+from .request import Request
+
+_SMALL_FILE = 1 << 15  # bytes; below it a read and one send cost less than the calls around sendfile
+_NO_BODY = frozenset(("204", "304"))
+
+
+class FileWrapper(wsgiref.util.FileWrapper):
+    """`wsgi.file_wrapper`: a file to be sent; by the kernel if it is a real one."""
+
+    def region(self) -> tuple[int, int, int] | None:
+        """Descriptor, offset and length of a regular file that is large enough to gain by it."""
+        try:
+            file, offset = self.filelike.fileno(), self.filelike.tell()
+            status = os.fstat(file)
+        except (AttributeError, OSError, ValueError):
+            return None
+        count = status.st_size - offset
+        return (file, offset, count) if stat.S_ISREG(status.st_mode) and count > _SMALL_FILE else None
+
+
+class Response:
+    """What PEP 3333 asks of a server for one reply."""
+
+    __slots__ = ("_begun", "_head", "_request")
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._head = ""  # status and headers, each with its line end
+        self._begun = False  # they are written
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[[bytes], None]:
+        if exc_info:
+            try:
+                if self._request.begun:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # no circle through this frame
+            self._request.drop()
+            self._begun = False
+        elif self._head:
+            raise AssertionError("start_response() was called a second time, without exc_info")
+        self._head = _head(status, headers)
+        return self.write
+
+    def write(self, data: bytes) -> None:
+        """The callable of PEP 3333: transmitted at once."""
+        stdout = self._request.stdout
+        if not self._begun:
+            stdout.write(self._take_head(None))
+        stdout.write(_as_bytes(data))
+        stdout.flush()
+
+    def send(self, result: Iterable[bytes]) -> None:
+        """All of the reply. What is a list is at hand and goes in as few pieces as it fits; what is produced step by
+        step is sent step by step, as PEP 3333 has it, and no longer than somebody reads it."""
+        if isinstance(result, (list, tuple)):
+            parts = [part if type(part) is bytes else _as_bytes(part) for part in result]
+            if not self._begun:
+                parts.insert(0, self._take_head(self._known_length(parts)))
+            self._request.reply(parts)
+            return
+        if isinstance(result, FileWrapper) and self._send_file(result):
+            return
+        for chunk in result:
+            if chunk:
+                self.write(chunk)
+                if self._request.aborted:
+                    return
+        if not self._begun:
+            self._request.reply([self._take_head(None)])
+
+    def _send_file(self, wrapper: FileWrapper) -> bool:
+        """A file that the kernel can send by itself, from where it stands to its end. False for anything else."""
+        found = wrapper.region()
+        if found is None:
+            return False
+        file, offset, count = found
+        stdout = self._request.stdout
+        if not self._begun:
+            stdout.write(self._take_head(count))
+        stdout.send_file(file, offset, count)
+        return True
+
+    def _known_length(self, parts: list[bytes]) -> int | None:
+        """Of the body of a reply in one part or none, as flup has it. An empty reply to HEAD says nothing of the body
+        that GET would have."""
+        if len(parts) > 1:
+            return None
+        length = len(parts[0]) if parts else 0
+        return length if length or self._request.params.get("REQUEST_METHOD") != "HEAD" else None
+
+    def _take_head(self, length: int | None) -> bytes:
+        """The headers, for the one time that they are written. `length`: of the whole body, when it is known."""
+        head = self._head
+        if not head:
+            raise AssertionError("the application sent a body before it called start_response()")
+        if length is not None and _wants_length(head):
+            head += f"Content-Length: {length}\r\n"
+        self._begun = True
+        return (head + "\r\n").encode("latin-1")
+
+
+def _head(status: str, headers: Iterable[tuple[str, str]]) -> str:
+    """The lines of a status and of headers. Raises TypeError, ValueError: in the application's own call."""
+    try:
+        lines = [name + ": " + value + "\r\n" for name, value in headers]
+        head = "Status: " + status + "\r\n" + "".join(lines)
+    except TypeError:
+        return _head(_as_text(status), [(_as_text(name), _as_text(value)) for name, value in headers])
+    if not status[:3].isdigit() or status[3:4] != " ":
+        raise ValueError(f"a status must be three digits, a space and a reason, not {status!r}")
+    if not head.count("\n") == head.count("\r") == len(lines) + 1:
+        raise ValueError("a status or header holds a line break: refused, it would begin a header of its own")
+    if "\0" in head:
+        raise ValueError("a status or header holds a NUL: refused, web servers cut or drop such a reply")
+    return head
+
+
+def _wants_length(head: str) -> bool:
+    """Whether a reply may be given a Content-Length: not if it has one, nor for a status that has no body."""
+    code = head[8:11]
+    return code not in _NO_BODY and code[0] != "1" and "\r\ncontent-length:" not in head.lower()
+
+
+def _as_text(value: Any) -> str:
+    """flup takes bytes for strings here, so its applications may pass them."""
+    if type(value) is str:
+        return value
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, str):
+        return str(value)
+    raise TypeError(f"a status, header name or header value must be a string, not {value!r}")
+
+
+def _as_bytes(chunk: Any) -> Any:
+    """Likewise text for the bytes of a body, as latin-1."""
+    return chunk.encode("latin-1") if isinstance(chunk, str) else chunk
