@@ -20,7 +20,7 @@ import pytest
 from fcgi_procmanager import ProcManager, WSGIServer, adopt
 from fcgi_procmanager.errors import ConfigError
 from harness import fcgi
-from harness.process import Script, alive, context_switches, wait_asleep, wait_dead, wait_until
+from harness.process import Script, alive, context_switches, listening, wait_asleep, wait_dead, wait_until
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -100,7 +100,7 @@ class Site:
         if n:
             self.script.wait_log("initialized", n + 1)
         else:
-            wait_until(lambda: os.path.exists(path))
+            wait_until(lambda: listening(path))
 
     def go_on(self, count: int = 1) -> None:
         os.write(self.write_end, b"!" * count)

@@ -14,7 +14,7 @@ from typing import Any, Callable
 import pytest
 
 from harness import fcgi
-from harness.process import Script, open_fds, wait_until
+from harness.process import Script, open_fds, wait_asleep, wait_until
 
 Run = Callable[..., Script]
 
@@ -42,6 +42,14 @@ SITE = """
                 pass
             start_response("200 OK", [])
             return [b"whatever"]
+        if path == "/stubborn":
+            say("reading")
+            try:
+                environ["wsgi.input"].read()
+            except Exception as error:
+                say(type(error).__name__)
+            start_response("200 OK", [])
+            return [b"never"]
         if path == "/big":
             start_response("200 OK", [])
             return [b"x" * int(query)]
@@ -233,14 +241,18 @@ def test_abort_in_the_body(run_script: Run, sock_path: str) -> None:
 def test_broken_stream_in_the_body(run_script: Run, sock_path: str) -> None:
     """The connection is closed with a line in the log; the worker is as before."""
     script = serve(run_script, sock_path)
-    for path in ("/read", "/ignore"):
+    for path in ("/read", "/ignore", "/stubborn"):
         with fcgi.Client(sock_path) as client:
-            client.send(fcgi.request_bytes(body=b"x" * 1000, path=path, keep=True)[:-8] + b"garbage!" * 10)
-            client.read_reply()
-            assert client.at_eof()
+            client.send(fcgi.request_bytes(body=b"x" * 1000, path=path, keep=True)[:-8])
+            assert not client.readable(0.05)
+            if path == "/stubborn":
+                assert script.line() == "reading"
+            client.send(b"garbage!" * 10 + fcgi.request_bytes(keep=True))
+            reply = client.read_reply()
+            assert (reply.ended, reply.stdout) == (False, b"")
         prompt(sock_path)
-    assert "exited" not in script.log()
-    assert script.stop() == 0
+    assert script.line() == "ProtocolError"
+    unharmed(script)
 
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x01", b"\x01\x01\x00", bytes(range(256)) * 1000])
@@ -443,11 +455,8 @@ def test_no_descriptor_is_leaked(run_script: Run, sock_path: str) -> None:
     pid = int(fcgi.fetch(sock_path).body)
     whole = fcgi.request_bytes(body=b"y" * 500, path="/read")
 
-    def settled() -> set[int]:
-        fcgi.fetch(sock_path)
-        return set(open_fds(pid))
-
-    before = settled()
+    wait_asleep(pid)
+    before = set(open_fds(pid))
     for _ in range(5):
         for data in (b"", whole[:20], whole[:-100], whole, b"?" * 50, fcgi.request_bytes(keep=True)):
             with fcgi.Client(sock_path) as client:
@@ -457,7 +466,27 @@ def test_no_descriptor_is_leaked(run_script: Run, sock_path: str) -> None:
                 client.send(data)
                 while client.read_record() is not None:
                     pass
-    wait_until(lambda: settled() <= before)
+    wait_until(lambda: set(open_fds(pid)) == before)
+    unharmed(script)
+
+
+def test_descriptors_run_out(run_script: Run, sock_path: str) -> None:
+    """The connection that has been silent longest makes room for the new one, which is served."""
+    limited = SITE.replace(
+        "    manager = ",
+        "    import resource\n    resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))\n    manager = ",
+    )
+    script = run_script(limited, args=[sock_path, 1, "{}"])
+    script.wait_log("initialized", 2)
+    with ExitStack() as stack:
+        kept = []
+        for _ in range(60):
+            kept.append(stack.enter_context(fcgi.Client(sock_path)))
+            assert kept[-1].request(keep=True).ended
+        assert kept[0].at_eof()
+        assert kept[-1].request(keep=True).ended
+        prompt(sock_path)
+    script.wait_log("accept: Too many open files")
     unharmed(script)
 
 

@@ -293,7 +293,7 @@ manager.exit(manager.leave_reason)
     inode = os.stat(tmp_path / "pid").st_ino
     (tmp_path / "sweep").touch()
     script.signal(signal.SIGTERM, victim)
-    for line in script.lines(60 * FACTOR + 1):
+    for line in script.lines(60 * FACTOR + 1, timeout=60 * FACTOR):
         assert line == f"left 0 {inode} {script.pid}"
     (tmp_path / "sweep").unlink()
     assert alive(sibling)
@@ -425,11 +425,11 @@ def test_a_signal_to_a_manager_that_is_stopping(run_script: Run, tmp_path: Path,
     allowed = {GENTLE, *TOO_EARLY["SIGTERM"]}
     if second in ("SIGTERM", "SIGINT", "SIGQUIT"):
         allowed |= {"status 1 - -", "status 130 - -"}
-    if second != "SIGINT":
-        allowed.add(f"status -{int(signal.Signals[second])} - -")
+    if second == "SIGINT":
+        allowed |= TOO_EARLY[second]
+    else:
+        allowed |= {f"status -{int(signal.Signals[second])} - {left}" for left in ("-", "sock")}
     assert set(outcomes) <= allowed
-    if second == "SIGTTIN":
-        assert not any("status -21" in outcome for outcome in outcomes)
 
 
 def test_a_manager_killed_at_any_moment_leaves_no_worker(run_script: Run, tmp_path: Path) -> None:
@@ -458,7 +458,7 @@ def test_a_signal_to_the_manager_from_exec_on(run_script: Run, sock_path: str, t
         spin(milliseconds / 1000)
         script.signal(number)
         if number == signal.SIGHUP:
-            wait_until(lambda script=script: script.process.poll() is not None or ready(script), 10)
+            wait_until(lambda script=script: script.process.poll() is not None or answers(sock_path), 10)
             if script.process.poll() is None:
                 script.signal(signal.SIGTERM)
         code = script.wait(STUCK + 2)
@@ -471,6 +471,8 @@ def test_a_signal_to_the_manager_from_exec_on(run_script: Run, sock_path: str, t
             assert code in (-number, 1)
 
 
-def ready(script: Script) -> bool:
-    """Two workers are there that were started after the reload, or the reload came before any was."""
-    return script.log().count("initialized") - script.log().count("safe exit") >= 3
+def answers(path: str) -> bool:
+    try:
+        return len(reply(connect(path))) == REPLY
+    except (FileNotFoundError, ConnectionRefusedError, ConnectionResetError, BrokenPipeError):
+        return False

@@ -370,6 +370,7 @@ idle(manager)
 """
     )
     script.line()
+    script.wait_log("started")
     worker = script.workers()
     before = script.log()
     script.signal(signal.SIGTTIN)

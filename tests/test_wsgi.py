@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness import fcgi
-from harness.process import Script, open_fds, wait_until
+from harness.process import Script, open_fds, wait_asleep, wait_until
 
 K64 = 1 << 16
 SIZES = [0, 1, K64 - 1, K64, K64 + 1, 20 << 20]
@@ -376,7 +376,7 @@ class Site:
         self.path = path
 
     def get(self, path: str, **kw: Any) -> fcgi.Reply:
-        return fcgi.fetch(self.path, path, **kw)
+        return fcgi.fetch(self.path, path, timeout=60, **kw)
 
     def environ(self, **params: str | None) -> dict[str, Any]:
         variables = {"PATH_INFO": "/environ", **params}
@@ -878,12 +878,9 @@ def test_no_descriptor_is_leaked(lone: Site) -> None:
             client.send(b"garbage, and quite a lot of it")
             assert client.at_eof()
 
-    def now() -> int:
-        lone.get("/worker")
-        return len(open_fds(pid))
-
     play()
-    before = now()
+    wait_asleep(pid)
+    before = set(open_fds(pid))
     for _ in range(20):
         play()
-    wait_until(lambda: now() <= before)
+    wait_until(lambda: set(open_fds(pid)) == before)

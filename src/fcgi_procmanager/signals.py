@@ -153,10 +153,13 @@ class Signals:
         default action in place of the handler it found, and TERM would kill in the middle of the next request."""
         if not self.open or threading.current_thread() is not threading.main_thread():
             return
+        owner = self.claim()
+        if owner == self._write:
+            return  # whoever listens to a signal with a loop takes the descriptor as well
         for signum in self._found:
             if signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(signum, self._note)
-        self.give_back(self.claim())
+        self.give_back(owner)
 
     def take(self) -> list[str]:
         """The names noted since the last call, in order. Empties the pipe first: a signal that comes in between

@@ -13,6 +13,7 @@ import atexit
 import ctypes
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -79,8 +80,15 @@ class WithWeb(ProcManager):
 
     def server_init(self) -> None:
         self._web_listener.close()
-        atexit.register(self._directory.remove_for_dead_owner, os.getpid())
+        atexit.register(self._clear_up_for_manager, os.getpid())
         super().server_init()
+
+    def _clear_up_for_manager(self, worker: int) -> None:
+        """Worker, at its end: if the manager was killed, nobody else removes its directory."""
+        # Its pipe ends before its children are given to another parent: who asks for the parent here may be told that
+        # it is there. And what this worker has forked comes here as well.
+        if os.getpid() == worker and self._pipes is not None and _is_readable(self._pipes.lifeline):
+            self._directory.remove_for_owner()
 
     def wait(self) -> int | None:
         pid = super().wait()
@@ -110,7 +118,7 @@ class WithWeb(ProcManager):
     def _replace(self, ended: Caddy) -> None:
         lived = monotonic() - ended.started_at
         if lived < _YOUNG:
-            self.die("the web server ended at once: what it said is above", exits.FAILED)
+            self.die("the web server ended at once: what it said is above (Caddy 2.9 or later is needed)", exits.FAILED)
         self.notify(f"web server (pid {ended.pid}) ended after {lived:.1f} s: starting it again")
         self._caddy = self._start_caddy()
 
@@ -206,12 +214,16 @@ class PrivateDirectory:
 
     def remove(self) -> None:
         if os.getpid() == self._owner:
-            shutil.rmtree(self.path, ignore_errors=True)
+            self.remove_for_owner()
 
-    def remove_for_dead_owner(self, worker: int) -> None:
-        """Registered in a worker: it outlived a manager that was killed. Not for what the worker itself has forked."""
-        if os.getpid() == worker and os.getppid() != self._owner:
-            shutil.rmtree(self.path, ignore_errors=True)
+    def remove_for_owner(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _is_readable(descriptor: int) -> bool:
+    poller = select.poll()
+    poller.register(descriptor, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def find_caddy() -> str:
@@ -220,7 +232,7 @@ def find_caddy() -> str:
     found = shutil.which("caddy", path=os.pathsep.join(beside)) or shutil.which("caddy")
     if found is None:
         raise ConfigError("--web needs the web server Caddy: install fcgi-procmanager[web]")
-    return found
+    return os.path.abspath(found)
 
 
 def _url(sock: socket.socket) -> str:
@@ -243,7 +255,7 @@ def _config(listener: Listener, target: Listener, home: str, grace: float) -> di
     return {
         "admin": {"disabled": True, "config": {"persist": False}},
         "logging": {"logs": {"default": {"level": "ERROR", "encoder": {"format": "console", "level_format": "upper"}}}},
-        "apps": {"http": http},
+        "apps": {"http": http, "tls": {"disable_storage_clean": True, "disable_storage_check": True}},
     }
 
 
