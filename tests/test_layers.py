@@ -16,9 +16,10 @@ PACKAGE = "fcgi_procmanager"
 
 LAYERS = [
     {"errors", "states", "exits", "clock"},
-    {"addresses", "socketfiles"},
-    {"signals", "addresses", "socketfiles", "listeners", "pidfile", "scoreboard", "proctitle", "systemd"},
-    {"shutdown", "children", "policy", "gate"},
+    {"addresses", "checks", "log", "socketfiles"},
+    {"signals", "listeners", "pidfile", "scoreboard", "proctitle", "systemd"},
+    {"shutdown", "children", "policy", "gate", "pipes"},
+    {"crew", "worker"},
     {"manager"},
     {"limits", "perl", "engine", "pool", "watchdog"},
     {"fastcgi"},

@@ -171,9 +171,20 @@ def test_what_is_not_ours_any_more_is_not_removed(run_script: Run, sock_path: st
 
 
 def test_a_worker_killed_in_a_reload_is_no_failure_of_the_stop(run_script: Run, tmp_path: Path) -> None:
-    source = HEAD + (
-        "manager = ProcManager(1, die_timeout=0.1)\nmanager.manage()\n"
-        "if os.path.exists('once'):\n    idle(manager)\nopen('once', 'w').close()\ndeaf(manager)\n"
+    source = (
+        HEAD
+        + """
+class Manager(ProcManager):
+    def manager_sig_handler(self, name):
+        self.die_timeout = 0.1 if name == "HUP" else 60
+        super().manager_sig_handler(name)
+manager = Manager(1)
+manager.manage()
+if os.path.exists("once"):
+    idle(manager)
+open("once", "w").close()
+deaf(manager)
+"""
     )
     script = run_script(source, cwd=tmp_path)
     script.line()

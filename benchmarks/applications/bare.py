@@ -33,9 +33,12 @@ if all(os.fork() for _ in range(int(sys.argv[2]))):  # ends at the first 0, whic
         os.wait()
 while True:
     connection, _ = listener.accept()
-    received = connection.recv(65536)
-    for mark, data in REPLIES.items():
-        if mark in received:
-            connection.sendall(data)
-            break
+    try:
+        received = connection.recv(65536)
+        for mark, data in REPLIES.items():
+            if mark in received:
+                connection.sendall(data)
+                break
+    except OSError:  # the load is over and nginx has gone
+        pass
     connection.close()

@@ -12,12 +12,11 @@ import signal
 from collections.abc import Mapping
 from typing import Any, Callable, NoReturn
 
-from . import signals
+from . import checks, signals
 from .clock import monotonic
 from .errors import ConfigError, PidFileError
 from .limits import KB, Limits, environment_number
 from .manager import ProcManager as Core
-from .manager import _count
 from .pidfile import PidFile as LockedFile
 from .pidfile import holder, read_pid
 from .states import Role
@@ -130,13 +129,13 @@ class ProcManager(Core):
 
     def add_pid(self, pid: int) -> None:
         """Manager: count this child, which the application has forked, as a worker."""
-        self._children.add(pid, monotonic())
+        self._crew.children.add(pid, monotonic())
 
     def remove_pid(self, pid: int) -> None:
-        self._children.remove(pid)
+        self._crew.children.remove(pid)
 
     def forget_all_pids(self) -> None:
-        self._children.clear()
+        self._crew.children.clear()
 
     def get_all_pids(self) -> list[int]:
         return self.server_pids
@@ -176,7 +175,7 @@ class Constrained(ProcManager, Limits):
 
     def __init__(self, parameters: Mapping[str, Any] | None = None, **more: Any) -> None:
         given = {**(parameters or {}), **more}
-        sizes = {name: _count(name, given.pop(name, 0)) for name in _SIZES}
+        sizes = {name: checks.count(name, given.pop(name, 0)) for name in _SIZES}
         given.setdefault("max_requests", environment_number("PM_MAX_REQUESTS"))
         given.setdefault("sizecheck_num_requests", 0)
         super().__init__(given)

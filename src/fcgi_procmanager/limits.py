@@ -14,8 +14,9 @@ from typing import Any
 
 import psutil
 
+from . import checks
 from .errors import ConfigError
-from .manager import ProcManager, _count
+from .manager import ProcManager
 from .states import Role
 
 KB = 1024
@@ -45,9 +46,9 @@ class Limits(ProcManager):
         **rest: Any,
     ) -> None:
         super().__init__(n_processes, **rest)
-        self.max_requests = _count("max_requests", max_requests)
-        self.max_size = _count("max_size", max_size)
-        self.sizecheck_num_requests = _count("sizecheck_num_requests", sizecheck_num_requests)
+        self.max_requests = checks.count("max_requests", max_requests)
+        self.max_size = checks.count("max_size", max_size)
+        self.sizecheck_num_requests = checks.count("sizecheck_num_requests", sizecheck_num_requests)
         self.size_of = measure("size_of", size_of)
         self.request_count = 0
         self._process: psutil.Process | None = None
@@ -105,7 +106,7 @@ def environment_number(variable: str) -> int:
     """A limit from the environment, 0 when it is not set. Raises ConfigError."""
     text = os.environ.get(variable) or "0"
     try:
-        return _count(variable, int(text))
+        return checks.count(variable, int(text))
     except ValueError:
         raise ConfigError(f"{variable} must be a whole number from 0 up, not {text!r}") from None
 

@@ -16,11 +16,10 @@ from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
-from . import exits
+from . import checks, exits
 from .errors import ConfigError, PidFileError
 from .limits import MB, Limits, environment_number, measure
 from .manager import ProcManager as Core
-from .manager import _count, _flag, _path, _seconds, _text
 from .pidfile import PidFile
 from .proctitle import set_title
 from .states import Role
@@ -56,7 +55,7 @@ __all__ = [
 
 def _switch(name: str, value: object) -> bool:
     """Perl has no True and False: 1 and 0 do as well."""
-    return _flag(name, bool(value) if value in (0, 1) else value)
+    return checks.flag(name, bool(value) if value in (0, 1) else value)
 
 
 def _role(name: str, value: object) -> Role:
@@ -74,13 +73,13 @@ class ProcManager(Core):
     """
 
     PARAMETERS: Mapping[str, Callable[[str, Any], Any]] = {
-        "n_processes": _count,
-        "pid_fname": _path,
+        "n_processes": checks.count,
+        "pid_fname": checks.path,
         "no_signals": _switch,
-        "die_timeout": _seconds,
+        "die_timeout": checks.seconds,
         "role": _role,
-        "start_delay": _seconds,
-        "pm_title": _text,
+        "start_delay": checks.seconds,
+        "pm_title": checks.text,
     }
     DEFAULTS: Mapping[str, Any] = {}
     ENVIRONMENT: Mapping[str, str] = {}  # parameter -> the variable it is taken from when it is not given
@@ -291,9 +290,9 @@ class Constrained(ProcManager, Limits):
 
     PARAMETERS = {
         **ProcManager.PARAMETERS,
-        "max_requests": _count,
-        "max_size": _count,
-        "sizecheck_num_requests": _count,
+        "max_requests": checks.count,
+        "max_size": checks.count,
+        "sizecheck_num_requests": checks.count,
         "size_of": measure,
     }
     DEFAULTS = {"sizecheck_num_requests": 0}
@@ -307,14 +306,14 @@ class Constrained(ProcManager, Limits):
 class MaxRequests(ProcManager, Limits):
     """FCGI::ProcManager::MaxRequests: `max_requests`, 0 for no limit."""
 
-    PARAMETERS = {**ProcManager.PARAMETERS, "max_requests": _count}
+    PARAMETERS = {**ProcManager.PARAMETERS, "max_requests": checks.count}
     ENVIRONMENT = {"max_requests": "PM_MAX_REQUESTS"}
 
 
 class MaxSize(ProcManager, Limits):
     """FCGI::ProcManager::MaxSize: `max_size` in MB, looked at after each request; 200 by default, 0 for no limit."""
 
-    PARAMETERS = {**ProcManager.PARAMETERS, "max_size": _count, "size_of": measure}
+    PARAMETERS = {**ProcManager.PARAMETERS, "max_size": checks.count, "size_of": measure}
     DEFAULTS = {"max_size": 200}
     ENVIRONMENT = {"max_size": "PM_MAX_SIZE"}
     size_unit = ("MB", MB)

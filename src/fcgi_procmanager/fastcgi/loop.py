@@ -19,10 +19,11 @@ import socket
 import weakref
 from collections import deque
 from collections.abc import Collection, Iterable
-from typing import Any, Union
+from typing import Union
 
+from .. import checks
 from ..clock import FOREVER, monotonic
-from ..errors import ConfigError, ProtocolError
+from ..errors import ProtocolError
 from ..gate import Gate
 from ..listeners import Listener
 from ..manager import ProcManager
@@ -69,11 +70,11 @@ class FastCGI:
         self.manager = manager if manager is not None else ProcManager()
         self._doors = tuple((sock, int(sock.family)) for sock in _sockets(listener, self.manager))
         self.roles = tuple(roles)
-        self.head_timeout = check_timeout("head_timeout", head_timeout)
-        self.idle_timeout = check_timeout("idle_timeout", idle_timeout)
-        self.receive_timeout = check_timeout("receive_timeout", receive_timeout)
-        self.send_timeout = check_timeout("send_timeout", send_timeout)
-        self.drain_timeout = check_timeout("drain_timeout", drain_timeout)
+        self.head_timeout = checks.timeout("head_timeout", head_timeout)
+        self.idle_timeout = checks.timeout("idle_timeout", idle_timeout)
+        self.receive_timeout = checks.timeout("receive_timeout", receive_timeout)
+        self.send_timeout = checks.timeout("send_timeout", send_timeout)
+        self.drain_timeout = checks.timeout("drain_timeout", drain_timeout)
         self._allowed = _allowed_addresses()
         self._limits = Limits(self.roles, _capability(self.manager), self.receive_timeout, self.send_timeout)
         self._ready: deque[Connection] = deque()
@@ -379,12 +380,6 @@ def _sockets(listener: Listening | Iterable[Listening] | None, manager: ProcMana
             # Inherited by what is accepted. A reply in two pieces would wait for the peer's delayed acknowledgement.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return sockets
-
-
-def check_timeout(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-        raise ConfigError(f"{name} must be more than 0 seconds, not {value!r}")
-    return float(value)
 
 
 def _allowed_addresses() -> frozenset[str] | None:

@@ -16,6 +16,7 @@ from wsgiref.handlers import CGIHandler
 
 from flup.server.fcgi_single import WSGIServer as FlupServer
 
+from .. import checks
 from ..errors import ConfigError, ListenError
 from ..gate import Gate
 from ..listeners import Listener
@@ -25,7 +26,7 @@ from . import protocol
 from .connection import PeerGone
 from .environ import common_environ, environ_of
 from .lanes import Hooks, Lanes
-from .loop import FastCGI, check_timeout
+from .loop import FastCGI
 from .request import Request
 from .response import Response
 
@@ -207,7 +208,7 @@ def _limits(given: dict[str, Any]) -> dict[str, float]:
     for name in given:
         if name not in _LIMITS:
             raise TypeError(f"WSGIServer() got an unexpected keyword argument {name!r}")
-    return {name: check_timeout(name, value) for name, value in given.items()}
+    return {name: checks.timeout(name, value) for name, value in given.items()}
 
 
 def _threads(value: Any) -> int:

@@ -1,0 +1,18 @@
+"""pool.py SOCKET WORKERS: a pool whose workers say on standard output when they are ready to serve."""
+
+import os
+import sys
+
+from wsgi import app
+
+from fcgi_procmanager import ProcManager, WSGIServer
+
+
+class Manager(ProcManager):
+    def manage(self) -> bool:
+        worker = super().manage()
+        os.write(1, b"%d\n" % os.getpid())
+        return worker
+
+
+WSGIServer(app, manager=Manager(n_processes=int(sys.argv[2])), bindAddress=sys.argv[1]).run()

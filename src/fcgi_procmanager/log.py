@@ -1,0 +1,39 @@
+"""One line of the log at a time: to standard error, or to the logger that the application configured.
+
+Runs in every process, never in a signal handler. A log that nobody can read is no reason to stop serving.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+
+def write(line: str) -> None:
+    logger = _configured_logger()
+    if logger is not None:
+        logger.info(line)
+        return
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        pass  # None, closed, or a pipe without a reader
+
+
+def flush_standard_streams() -> None:
+    """Before a fork: what is buffered would be written by every child once more."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            pass
+
+
+def _configured_logger() -> Any:
+    """The package's logger, if the application gave it a handler or a level. Nothing is imported to find out."""
+    logging = sys.modules.get("logging")
+    if logging is None:
+        return None
+    logger = logging.getLogger("fcgi_procmanager")
+    return logger if logger.handlers or logger.level else None
