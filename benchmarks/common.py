@@ -332,11 +332,12 @@ class Aim(NamedTuple):
     what: str
     figure: str
     aim: str
-    met: bool
+    met: bool | None  # None: a figure without an aim
 
     @staticmethod
     def table(aims: Iterable[Aim]) -> str:
-        rows = [(aim.what, aim.figure, aim.aim, "met" if aim.met else "**missed**") for aim in aims]
+        words = {True: "met", False: "**missed**", None: ""}
+        rows = [(aim.what, aim.figure, aim.aim, words[aim.met]) for aim in aims]
         return table(("what", "figure", "aim", ""), rows)
 
 

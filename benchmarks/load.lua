@@ -14,7 +14,7 @@ function done(summary, latency)
   local failed = summary.errors
   io.write(string.format(
     '\nRESULT {"requests": %d, "seconds": %.6f, "median": %.3f, "p99": %.3f, "worst": %.3f, "failed": %d}\n',
-    summary.requests, summary.duration / 1e6,
+    summary.requests - failed.status, summary.duration / 1e6,
     latency:percentile(50) / 1e3, latency:percentile(99) / 1e3, latency.max / 1e3,
     failed.connect + failed.read + failed.write + failed.timeout + failed.status))
 end

@@ -23,7 +23,7 @@ PATIENCE = 10  # seconds until a client counts its request as failed
 class Load(NamedTuple):
     """What came of it. Times are milliseconds."""
 
-    requests: int
+    requests: int  # that were answered well
     seconds: float
     median: float
     p99: float
@@ -72,13 +72,14 @@ def _ab(url: str, clients: int, seconds: int, body: Path | None) -> Load:
         found = re.search(pattern, printed, re.M)
         return float(found[1]) if found else 0
 
+    wrong = int(number(r"^Non-2xx responses: +(\d+)"))
     return Load(
-        requests=int(number(r"^Complete requests: +(\d+)")),
+        requests=int(number(r"^Complete requests: +(\d+)")) - wrong,
         seconds=number(r"^Time taken for tests: +([\d.]+)"),
         median=number(r"^ +50% +(\d+)"),
         p99=number(r"^ +99% +(\d+)"),
         worst=number(r"^ +100% +(\d+)"),
-        failed=int(number(r"^Failed requests: +(\d+)") + number(r"^Non-2xx responses: +(\d+)")),
+        failed=int(number(r"^Failed requests: +(\d+)")) + wrong,
     )
 
 

@@ -66,7 +66,10 @@ def _median(values: Sequence[float]) -> float:
 
 def _lines(panel: Any, report: Report, cases: list[tuple[str, str]], title: str, log: bool = False) -> None:
     for peer in report.peers:
-        heights = [_median(report.rates(case, peer)) for case, _ in cases]
+        rates = [report.rates(case, peer) for case, _ in cases]
+        if not all(rates):
+            continue
+        heights = [_median(found) for found in rates]
         ours = peer == "ours"
         style = {"linewidth": 2.8, "zorder": 3} if ours else {"linewidth": 1.4}
         panel.plot(range(len(cases)), heights, marker="o", label=peer, color=COLOURS.get(peer), **style)

@@ -338,7 +338,12 @@ def test_cgi(tmp_path: Path, options: str, extra: dict[str, str]) -> None:
     """Started by a web server for one request, without a listening socket."""
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(CGI.format(options=options)))
-    environ = {**fcgi.cgi_params("/x?query", b"the body"), **extra, "PATH": os.environ["PATH"]}
+    environ = {
+        **fcgi.cgi_params("/x?query", b"the body"),
+        **extra,
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    }
     done = subprocess.run(
         [sys.executable, str(script)], input=b"the body", env=environ, capture_output=True, timeout=30, check=False
     )

@@ -22,7 +22,6 @@ from time import process_time_ns
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 from common import reply, request
-
 from fcgi_procmanager import FastCGI, ProcManager, WSGIServer
 
 PATH, COUNT = sys.argv[1], int(sys.argv[2])
