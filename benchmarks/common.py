@@ -164,34 +164,27 @@ def _stat(pid: int) -> list[str]:
     return text.rpartition(")")[2].split()
 
 
-def session(leader: int) -> list[int]:
-    """The living processes of a session."""
+def session(leader: int, zombies: bool = False) -> list[int]:
+    """The processes of a session that live, or also those that nobody has reaped yet."""
     found = []
     for name in os.listdir("/proc"):
-        if name.isdigit() and (fields := _stat(int(name))) and fields[3] == str(leader) and fields[0] not in "ZX":
-            found.append(int(name))
+        if name.isdigit() and (fields := _stat(int(name))) and fields[3] == str(leader):
+            if zombies or fields[0] not in "ZX":
+                found.append(int(name))
     return found
-
-
-def children(pid: int) -> list[int]:
-    """The living children of a process, oldest first."""
-    try:
-        found = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-    return [child for child in found if (fields := _stat(child)) and fields[0] not in "ZX"]
 
 
 def cpu(program: Program) -> float:
     """Seconds of CPU that all processes of a program have used, with those that it has reaped."""
-    total = 0
-    for pid in session(program.pid):
-        fields = _stat(pid)
-        if fields:
-            total += sum(map(int, fields[11:13]))  # utime, stime
-            if pid == program.pid:
-                total += sum(map(int, fields[13:15]))
-    return total / TICKS
+    while True:
+        reaped = _times_of_reaped(program.pid)
+        living = sum(sum(map(int, _stat(pid)[11:13])) for pid in session(program.pid, zombies=True))  # utime, stime
+        if reaped == _times_of_reaped(program.pid):  # else one was counted twice, or not at all
+            return (living + reaped) / TICKS
+
+
+def _times_of_reaped(pid: int) -> int:
+    return sum(map(int, _stat(pid)[13:15]))  # cutime, cstime
 
 
 def cpu_exactly(pid: int) -> float:

@@ -57,6 +57,23 @@ class Pool:
             os.close(gone)
             self.next_ready()
 
+    def cpu_of_leaving(self) -> float:
+        """Seconds of CPU that an idle worker needs to end. The manager is held meanwhile, and what is left is looked at."""
+        pid = self._oldest()
+        gone = os.pidfd_open(pid)
+        self.program.process.send_signal(signal.SIGSTOP)
+        try:
+            before = common.cpu_exactly(pid)
+            os.kill(pid, signal.SIGTERM)
+            if not select.select([gone], [], [], 10)[0]:
+                os.kill(pid, signal.SIGKILL)
+                return float("inf")
+            return common.cpu_exactly(pid) - before
+        finally:
+            os.close(gone)
+            self.program.process.send_signal(signal.SIGCONT)
+            self.next_ready()
+
     def killed(self) -> float:
         """Seconds from SIGKILL to a worker until its replacement is ready."""
         pid = self._oldest(OF_AGE)
@@ -102,12 +119,16 @@ class Lifecycle:
     def leave_and_replace(self) -> None:
         """One worker of four is told to leave, or killed; the kinds take turns."""
         pools = {kind: Pool(self.stage, kind, 4) for kind in self.kinds}
-        self.times = {what: {kind: [] for kind in self.kinds} for what in ("leave", "replace")}
-        for what, count in (("leave", 20 if self.quick else 200), ("replace", 10 if self.quick else 100)):
-            for _ in range(count):
+        measure = {
+            "leave": (Pool.told_to_leave, 200),
+            "leave_cpu": (Pool.cpu_of_leaving, 50),
+            "replace": (Pool.killed, 100),
+        }
+        for what, (method, count) in measure.items():
+            self.times[what] = {kind: [] for kind in self.kinds}
+            for _ in range(count // 10 if self.quick else count):
                 for kind, pool in pools.items():
-                    took = pool.told_to_leave() if what == "leave" else pool.killed()
-                    self.times[what][kind].append(took * 1000)
+                    self.times[what][kind].append(method(pool) * 1000)
             for kind in self.kinds:
                 progress(f"{what}: {kind}: {figure(self.times[what][kind]).text()} ms")
         for pool in pools.values():
@@ -134,14 +155,17 @@ class Lifecycle:
         for size in self.sizes:
             for kind in self.kinds:
                 self.pools.setdefault(str(size), {})[kind] = found = self._one_size(kind, size)
-                progress(f"{size} workers: {kind}: {found}")
+                progress(f"{size} workers: {kind}: started in {found['start']:.2f} s, stopped in {found['stop']:.2f} s")
 
     def _one_size(self, kind: str, size: int) -> dict[str, Any]:
         pool = Pool(self.stage, kind, size)
         manager = pool.program.pid
         settle(manager)
         step = max(1, size // 50)
-        memory = [common.pss(pid) / MIB for pid in list(pool.ready)[::step]]
+        looked = list(pool.ready)[::step]
+        memory = [common.pss(pid) / MIB for pid in looked]
+        begun = [common.cpu_exactly(pid) * 1000 for pid in looked]
+        forked = common.cpu_exactly(manager)
         window = 2 if self.quick else 10
         before = common.cpu_exactly(manager)
         time.sleep(window)
@@ -150,6 +174,8 @@ class Lifecycle:
         replaced = [pool.killed() * 1000 for _ in range(count)]
         return {
             "start": pool.start_time,
+            "start_cpu_ms": figure(begun).median,
+            "manager_start_cpu": forked,
             "pss": figure(memory).median,
             "manager_cpu_us": used / window * 1e6,
             "replace": replaced,
@@ -191,10 +217,12 @@ def _raise_limit(processes: int) -> None:
 
 def _times_table(measured: Lifecycle) -> str:
     rows = []
-    for what, words in (
-        ("leave", "TERM to an idle worker until its end, ms"),
-        ("replace", "SIGKILL until the next is ready, ms"),
-    ):
+    named = {
+        "leave": "TERM to an idle worker until its end, ms",
+        "leave_cpu": "CPU that it uses to end, ms",
+        "replace": "SIGKILL until the next is ready, ms",
+    }
+    for what, words in named.items():
         times = measured.times[what]
         ratio = ratios(times[OURS], times[PERL]).text() if PERL in times else "-"
         rows.append((words, *(figure(times[kind]).text() for kind in measured.kinds), ratio))
@@ -209,9 +237,12 @@ def _pools_table(measured: Lifecycle) -> str:
     for size, by_kind in measured.pools.items():
         for kind, found in by_kind.items():
             replaced = figure(found["replace"]).text() if found["replace"] else "-"
-            cells = (f"{found['start']:.2f}", f"{found['pss']:.2f}", f"{found['manager_cpu_us']:.0f}", replaced)
-            rows.append((size, kind, *cells, f"{found['stop']:.2f}"))
-    head = ("workers", "", "start, s", "PSS of one, MiB", "manager's CPU, µs/s", "killed to replaced, ms", "stop, s")
+            started = (f"{found['start']:.2f}", f"{found['manager_start_cpu']:.2f}", f"{found['start_cpu_ms']:.2f}")
+            idle = (f"{found['pss']:.2f}", f"{found['manager_cpu_us']:.0f}")
+            rows.append((size, kind, *started, *idle, replaced, f"{found['stop']:.2f}"))
+    start = ("start, s", "CPU of the manager, s", "CPU of a worker, ms")
+    idle = ("PSS of a worker, MiB", "idle manager's CPU, µs/s")
+    head = ("workers", "", *start, *idle, "killed to replaced, ms", "stop, s")
     return common.table(head, rows)
 
 

@@ -56,9 +56,9 @@ def app(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def command(run_script: Callable[..., Script], app: Path) -> Command:
-    def run(*args: object, **kw: Any) -> Script:
+    def run(*args: object, program: tuple[str, ...] = ("-m", "fcgi_procmanager"), **kw: Any) -> Script:
         settings = {"cwd": app, "env": {"GATE": str(app / "gate")}, **kw}
-        return run_script([sys.executable, "-m", "fcgi_procmanager", *map(str, args)], **settings)
+        return run_script([sys.executable, *program, *map(str, args)], **settings)
 
     return run
 
@@ -394,3 +394,20 @@ def test_a_pid_file_left_by_a_killed_manager_leads_to_nobody(
     assert refused(command(name, "--pidfile", "pid"), 1) == "not running: no living process holds pid"
     script.tree_gone()
     os.unlink(sock_path)
+
+
+def test_where_the_system_has_no_process_descriptors(serve: Command, command: Command) -> None:
+    script = serve("version")
+    before = script.workers()
+    without = (
+        "import os, signal, sys\n"
+        "vars(os).pop('pidfd_open', None), vars(signal).pop('pidfd_send_signal', None)\n"
+        "from fcgi_procmanager.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    assert command("reload", "--pidfile", "pid", program=("-c", without)).wait() == 0
+    assert not {*before} & {*script.workers()}
+    stop = command("stop", "--pidfile", "pid", program=("-c", without))
+    assert script.wait() == 0
+    assert stop.wait() == 0
+    assert stop.log() == ""

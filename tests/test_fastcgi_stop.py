@@ -17,7 +17,7 @@ from typing import Any, Callable
 import pytest
 
 from harness import fcgi
-from harness.process import Script, alive, wait_asleep, wait_dead, wait_until
+from harness.process import Script, alive, patient, wait_asleep, wait_dead, wait_until
 
 Run = Callable[..., Script]
 
@@ -81,7 +81,7 @@ class Pool:
         """It ends by itself, in time, gently, without a defect."""
         began = time.monotonic()
         assert self.script.wait() == 0
-        assert time.monotonic() - began < within
+        assert time.monotonic() - began < patient(within)
         self.script.tree_gone()
         log = self.script.log()
         assert "Traceback" not in log
@@ -117,7 +117,7 @@ def test_idle(pool: Any, threads: int, number: int) -> None:
     began = time.monotonic()
     os.kill(pid, number)
     wait_dead(pid)
-    assert time.monotonic() - began < PROMPT
+    assert time.monotonic() - began < patient(PROMPT)
     site.script.wait_log("exited with status 0")
     assert wait_until(lambda: fcgi.fetch(site.path)).ended  # its replacement serves
     site.script.signal(signal.SIGTERM)
@@ -192,7 +192,7 @@ def test_silent_connection_is_not_waited_for_long(pool: Any, threads: int) -> No
         site.script.signal(signal.SIGTERM)
         began = time.monotonic()
         assert client.at_eof()
-        assert time.monotonic() - began < 2.5
+        assert time.monotonic() - began < patient(2.5)
         site.stopped()
 
 

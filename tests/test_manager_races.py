@@ -356,7 +356,7 @@ def one(moment):
     os.kill(pid, first)
     if first == signal.SIGHUP:
         # It must live on and be complete again, unless its handlers were not in place yet.
-        if readable(up[0], 3) and os.read(up[0], 2):
+        if readable(up[0], 20) and os.read(up[0], 2):
             spin(0.002)
             os.kill(pid, signal.SIGTERM)
     elif second:
@@ -365,16 +365,18 @@ def one(moment):
             os.kill(pid, second)
         except ProcessLookupError:
             pass
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 20  # nothing is sent again: who has lost a signal hangs for ever
     while not (ended := os.waitpid(pid, os.WNOHANG))[0] and time.monotonic() < deadline:
         time.sleep(0.0005)
     if not ended[0]:
+        where = open(f"/proc/{pid}/wchan").read()
         os.kill(pid, signal.SIGKILL)
-        return report(moment, "hangs", tree)
+        os.waitpid(pid, 0)
+        return report(moment, f"hangs in {where}", tree)
     report(moment, f"status {os.waitstatus_to_exitcode(ended[1])}", tree)
 
 def report(moment, outcome, tree):
-    orphans = not readable(tree[0], 2)
+    orphans = not readable(tree[0], 20)
     left = ",".join(sorted(os.listdir(folder)))
     for name in os.listdir(folder):
         os.unlink(folder + "/" + name)
@@ -394,7 +396,7 @@ def sweep(run_script: Run, tmp_path: Path, first: str, second: str, rounds: int,
     (tmp_path / "f").mkdir()
     script = run_script(DRIVER, args=[tmp_path / "f", first, second, rounds, step])
     outcomes: Counter[str] = Counter()
-    while (line := script.line(60)) != "done":
+    while (line := script.line(90)) != "done":
         outcomes[line.rpartition(" ")[0]] += 1
     assert sum(outcomes.values()) == rounds
     assert script.wait() == 0

@@ -17,7 +17,7 @@ from typing import Any, Callable
 import pytest
 
 from harness import fcgi
-from harness.process import Script, children, cmdline, open_fds, wait_dead, wait_until
+from harness.process import Script, children, cmdline, open_fds, patient, wait_dead, wait_until
 from harness.tools import require
 
 Command = Callable[..., Script]
@@ -234,7 +234,7 @@ def test_the_time_limit_is_one_for_the_whole_stop(serve: Command, app: Path) -> 
         script.line()
         began = time.monotonic()
         assert script.stop() == 1
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < patient(10)
     wait_gone(script, caddy)
 
 
@@ -337,7 +337,7 @@ def test_a_caddy_that_dies_is_started_again(serve: Command) -> None:
 
 
 def run_patched(command: Command, patch: str, *args: object) -> Script:
-    """The command with something of cli/web.py replaced."""
+    """The command with something of its web server replaced."""
     code = f"import sys; from fcgi_procmanager.cli import main, web; {patch}; sys.exit(main(sys.argv[1:]))"
     return command(*args, program=("-c", code))
 

@@ -27,7 +27,7 @@ import pytest
 
 from fcgi_procmanager import FastCGI, ProcManager
 from harness import fcgi
-from harness.process import Overdue, Script, listening, wait_dead, wait_until
+from harness.process import Overdue, Script, listening, patient, wait_dead, wait_until
 from harness.tools import find, require, require_any
 
 Run = Callable[..., Script]
@@ -303,7 +303,7 @@ def test_an_idle_stop_is_immediate(site: Site) -> None:
         assert site.ask("/")[0] == 200
     began = time.monotonic()
     assert site.app.stop() == 0
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < patient(2)
     status, _, _ = site.ask("/")
     assert status in (502, 503)
     site.front.signal(site.web.gentle)

@@ -13,12 +13,15 @@ fcgi = FastCGI(listener, manager=manager)
 while request := fcgi.accept():
     manager.pre_dispatch()
     received = 0
-    if request.params["CONTENT_LENGTH"]:
-        while chunk := request.stdin.read(65536):
-            received += len(chunk)
-    size = request.params["QUERY_STRING"]
-    body = b"%012d" % received if size == "12" else REPLIES[size]
-    head = f"Status: 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\r\n"
-    request.stdout.write(head.encode() + body)
+    try:
+        if request.params["CONTENT_LENGTH"]:
+            while chunk := request.stdin.read(65536):
+                received += len(chunk)
+        size = request.params["QUERY_STRING"]
+        body = b"%012d" % received if size == "12" else REPLIES[size]
+        head = f"Status: 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {size}\r\n\r\n"
+        request.stdout.write(head.encode() + body)
+    except OSError:  # the client went away before all of its body had come
+        pass
     request.finish()
     manager.post_dispatch()

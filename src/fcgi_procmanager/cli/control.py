@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -105,10 +106,8 @@ class Manager:
     def __init__(self, pid: int) -> None:
         """Raises ProcessLookupError."""
         self.pid = pid
-        self._descriptor: int | None = None
-        if hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal"):
-            with contextlib.suppress(PermissionError, NotImplementedError, InterruptedError):
-                self._descriptor = _open_descriptor(pid)
+        has_descriptors = hasattr(os, "pidfd_open") and hasattr(signal, "pidfd_send_signal")
+        self._descriptor = _open_descriptor(pid) if has_descriptors else None
 
     def send(self, number: signal.Signals) -> None:
         """Raises ConfigError when that is not allowed. That it is gone meanwhile is noticed by whoever waits."""
@@ -130,7 +129,7 @@ class Manager:
             poller.register(self._descriptor, select.POLLIN)
             return bool(poller.poll(milliseconds(deadline, monotonic())))
         while _is_alive(self.pid) and monotonic() < deadline:
-            select.select([], [], [], min(_INTERVAL, max(0.0, deadline - monotonic())))
+            time.sleep(min(_INTERVAL, max(0.0, deadline - monotonic())))
         return not _is_alive(self.pid)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ speak and is answered; kept connections are looked at once more, then closed; th
 from __future__ import annotations
 
 import atexit
+import errno
 import os
 import socket
 import weakref
@@ -35,6 +36,8 @@ Listening = Union[Listener, socket.socket]
 
 _LINGER = 2.0  # seconds a peer that still sends gets to read our reply, before a close would destroy it
 _MOMENT = 0.001  # seconds a new connection gets to say its first word before another one may be taken
+# Errors of a connection that was lost before it was accepted, which accept(2) hands on: nothing of ours is wrong.
+_PASSING = (errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EPERM)
 _MAX_HELD = 1000  # connections; beyond it the one that has been silent longest makes room
 
 
@@ -164,8 +167,9 @@ class FastCGI:
                 descriptor, address = listener._accept()  # type: ignore[attr-defined]
             except (BlockingIOError, ConnectionAbortedError):
                 continue
-            except OSError as error:  # no descriptor left, say: what is held must be served all the same
-                self._refuse(error)
+            except OSError as error:
+                if error.errno not in _PASSING:  # no descriptor left, say: what is held must be served all the same
+                    self._refuse(error)
                 continue
             sock = socket.SocketType(family, socket.SOCK_STREAM, 0, descriptor)
             if self._allowed is not None and not (isinstance(address, tuple) and address[0] in self._allowed):

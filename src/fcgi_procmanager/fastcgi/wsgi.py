@@ -166,7 +166,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             request.abandon("interrupted")
             raise
         except BaseException as error:
-            self._failed(request, traced=not (isinstance(error, PeerGone) or request.aborted))
+            self._failed(request, traced=not _of_the_peer(error))
         else:
             request.finish(app_status, protocol_status)
         request.finish()
@@ -201,6 +201,13 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         except ListenError:
             return True
         return False
+
+
+def _of_the_peer(error: BaseException | None) -> bool:
+    """Whether the web server's going away is behind an exception, however a framework has wrapped it."""
+    while error is not None and not isinstance(error, PeerGone):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _limits(given: dict[str, Any]) -> dict[str, float]:
