@@ -166,12 +166,9 @@ def _stat(pid: int) -> list[str]:
 
 def session(leader: int, zombies: bool = False) -> list[int]:
     """The processes of a session that live, or also those that nobody has reaped yet."""
-    found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit() and (fields := _stat(int(name))) and fields[3] == str(leader):
-            if zombies or fields[0] not in "ZX":
-                found.append(int(name))
-    return found
+    states = "" if zombies else "ZX"
+    looked = ((int(name), _stat(int(name))) for name in os.listdir("/proc") if name.isdigit())
+    return [pid for pid, fields in looked if fields and fields[3] == str(leader) and fields[0] not in states]
 
 
 def cpu(program: Program) -> float:

@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from common import HERE, Failed, figure, find
 
@@ -126,17 +127,18 @@ class Client:
 
 
 def main(url: str, clients: str, seconds: str, body: str = "") -> None:
-    host, port, path = (re.match(r"http://([^:/]+):(\d+)(/.*)", url) or [""])[1:]
+    where = urlsplit(url)
+    host, port = where.hostname or "", where.port or 80
     data = Path(body).read_bytes() if body else b""
     method, fields = ("POST", f"Content-Length: {len(data)}\r\n") if body else ("GET", "")
-    message = f"{method} {path} HTTP/1.1\r\nHost: {host}:{port}\r\n{fields}\r\n".encode() + data
+    message = f"{method} {where.path}?{where.query} HTTP/1.1\r\nHost: {host}:{port}\r\n{fields}\r\n".encode() + data
     times: list[float] = []
     failed = 0
     poller = select.epoll()
     connected: dict[int, Client] = {}
 
     def connect() -> None:
-        client = Client((host, int(port)), message)
+        client = Client((host, port), message)
         connected[client.sock.fileno()] = client
         poller.register(client.sock, select.EPOLLIN)
         client.ask()

@@ -17,7 +17,7 @@ from wsgiref.handlers import CGIHandler
 from flup.server.fcgi_single import WSGIServer as FlupServer
 
 from .. import checks
-from ..errors import ConfigError, ListenError
+from ..errors import ConfigError, ListenError, ProtocolError
 from ..gate import Gate
 from ..listeners import Listener
 from ..manager import ProcManager
@@ -205,7 +205,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
 
 def _of_the_peer(error: BaseException | None) -> bool:
     """Whether the web server's going away is behind an exception, however a framework has wrapped it."""
-    while error is not None and not isinstance(error, PeerGone):
+    while error is not None and not isinstance(error, (PeerGone, ProtocolError)):
         error = error.__cause__ or error.__context__
     return error is not None
 
