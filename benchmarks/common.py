@@ -28,6 +28,7 @@ from typing import Any, Callable, NamedTuple, NoReturn, TypeVar
 HERE = Path(__file__).resolve().parent
 APPLICATIONS = HERE / "applications"
 TICKS = os.sysconf("SC_CLK_TCK")
+LOAD = os.getloadavg()[0]  # before anything was started
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PATH = [os.path.dirname(sys.executable), *os.environ.get("PATH", os.defpath).split(os.pathsep), "/usr/sbin", "/sbin"]
@@ -340,12 +341,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def machine() -> str:
-    """Where and when."""
+    """Where and when, and whether others were there."""
     python = ".".join(platform.python_version_tuple()[:2])
     kernel = ".".join(platform.release().split(".")[:2])
+    busy = f", **on a busy machine** (load average {LOAD:.0f})" if LOAD > 1 else ""
     return (
         f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores, "
-        f"{platform.python_implementation()} {python}, {platform.system()} {kernel}"
+        f"{platform.python_implementation()} {python}, {platform.system()} {kernel}{busy}"
     )
 
 

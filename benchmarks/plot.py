@@ -53,7 +53,7 @@ def draw(report: Report, path: Path) -> None:
     _cpu(panels[1][2], report, "10 KB, 16 clients", "CPU of the workers per request, µs (10 KB, 16 clients)")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    figure.suptitle("Behind nginx, two workers each; medians. " + report.conditions, fontsize=10)
+    figure.suptitle("Behind nginx, two workers each; medians. " + report.conditions.replace("**", ""), fontsize=10)
     figure.savefig(path, dpi=100)
     pyplot.close(figure)
 

@@ -30,6 +30,7 @@ __all__ = ["add"]
 _TIMEOUT = 65.0  # seconds: the default die_timeout, and 5 to spare
 _INTERVAL = 0.02  # seconds between two looks at the workers
 _SETTLED = 0.2  # seconds without a change: what is broken at once shows by then
+_PAUSE = 1.0  # seconds without any worker, after some ended: they have failed several times in a row
 _STOP = """\
 Ask the manager to stop gently and wait until it is gone. Exit status 0 when it is, 1 when none was running or it is still
 there after the time limit.
@@ -200,8 +201,9 @@ class Pool:
 
     @property
     def failing(self) -> bool:
-        """More new ones have ended than one round of them, and none is ready."""
-        return len(self._gone) >= len(self._old) + 2 and not self._ready
+        """None is ready, and more new ones have ended than one round of them, or the manager has begun to hold back."""
+        holding_back = bool(self._gone) and not self._starting and monotonic() - self._changed_at >= _PAUSE
+        return not self._ready and (holding_back or len(self._gone) >= len(self._old) + 2)
 
     def describe(self) -> str:
         return f"{self._remaining} of {len(self._old)} workers still to be replaced, {self._ready} new ones ready"

@@ -26,7 +26,7 @@ WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 STARTING = " (starting)"  # ends the title of a worker that is not ready yet
 
-_PATIENCE = 10.0  # seconds; a start that takes longer shows its log
+_PATIENCE = 20.0  # seconds; a start that takes longer shows its log
 
 
 class Application:
