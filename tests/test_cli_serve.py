@@ -279,7 +279,8 @@ def test_reload_under_load_loses_nothing(serve: Command, command: Command, app: 
     with Load(sock_path) as load:
         load.wait_more(20)
         for _ in range(3):
-            assert command("reload", "--pidfile", "pid").wait() == 0
+            reload = command("reload", "--pidfile", "pid")
+            assert reload.wait() == 0, reload.log()
             load.wait_more(20)
     assert load.wrong == []
     assert len(load.replies) > 3, "one pid for each worker that answered"
@@ -324,7 +325,8 @@ def test_reload_of_broken_code_says_so(
     assert line.startswith("the new workers end before they are ready")
     assert "version.py:1: SyntaxError" in script.log()
     write_version(app, 2)
-    assert command("reload", "--pidfile", "pid").wait() == 0
+    reload = command("reload", "--pidfile", "pid")
+    assert reload.wait() == 0, reload.log()
     assert fcgi.fetch(sock_path).text.startswith("version 2")
     assert script.stop() == 0
 
@@ -347,7 +349,8 @@ def test_reload_of_a_manager_that_dies_says_so(serve: Command, command: Command,
 def test_reload_when_all_titles_are_equal(serve: Command, command: Command) -> None:
     script = serve("version", "--process-name", "same", "--manager-process-name", "same")
     before = script.workers()
-    assert command("reload", "--pidfile", "pid").wait() == 0
+    reload = command("reload", "--pidfile", "pid")
+    assert reload.wait() == 0, reload.log()
     assert not {*before} & {*script.wait_workers(2)}
     assert script.stop() == 0
 

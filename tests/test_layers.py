@@ -16,7 +16,7 @@ PACKAGE = "fcgi_procmanager"
 
 LAYERS = [
     {"errors", "states", "exits", "clock"},
-    {"addresses", "checks", "log", "socketfiles"},
+    {"addresses", "checks", "farewell", "log", "socketfiles"},
     {"signals", "listeners", "pidfile", "scoreboard", "proctitle", "systemd"},
     {"shutdown", "children", "policy", "gate", "pipes"},
     {"crew", "worker"},

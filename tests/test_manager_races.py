@@ -23,7 +23,7 @@ from harness.process import Script, alive, wait_until
 Run = Callable[..., Script]
 
 FACTOR = int(os.environ.get("SWEEP", "1"))
-STUCK = 2.0  # seconds; who has not left by then has lost its TERM
+STUCK = 10.0  # seconds; nothing is sent again, so who has lost its TERM never leaves, and a loaded machine has time
 REPLY = 3000
 
 HEAD = """

@@ -14,7 +14,7 @@ import gc
 import os
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from . import checks, exits, listeners, log, signals, systemd
+from . import checks, exits, farewell, listeners, log, signals, systemd
 from .addresses import parse_address
 from .clock import FOREVER, milliseconds, monotonic
 from .crew import Crew
@@ -222,6 +222,7 @@ class ProcManager(Worker):
             # Code that the hook loaded may ignore SIGCHLD: the system would then reap for us, and nobody would be told.
             self._signals.install(("CHLD",))
         self.notify("initialized")
+        farewell.remember_open_files()
         gc.freeze()  # what is there now is never collected, so the workers' copies of these pages stay shared
 
     def _keep(self) -> bool:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
-from . import exits, log, signals
+from . import exits, farewell, log, signals
 from .errors import BootError
 from .gate import Baton, Gate
 from .pipes import EXCUSED, READY, REFUSED, Pipes
@@ -170,9 +170,15 @@ class Worker:
     def exit(self, message: str, status: int = exits.OK) -> NoReturn:
         """Worker: leave now, with this as the last line. Ends by SystemExit."""
         self._quiet()
+        self.notify(message)
+        self.leave(status)
+
+    def leave(self, status: int = exits.OK) -> NoReturn:
+        """Worker: leave now, without a word. Ends by SystemExit."""
+        self._quiet()
         if self._pipes is not None:
             self._pipes.report(EXCUSED)
-        self.notify(message)
+        farewell.arm(status)
         raise SystemExit(status)
 
     # -- the beginning of a worker ------------------------------------------------------------------------------------
@@ -193,6 +199,7 @@ class Worker:
             self._signals.restore("QUIT", "TTIN", "TTOU", "CHLD")
             self._signals.install(signals.WORKER_SIGNALS, self._on_worker_signal)
             atexit.register(signals.ignore_late)  # a TERM repeated while Python shuts down would kill, status 143
+        farewell.prepare()
         signals.unblock(mask)
         self._boot(pipes)
 

@@ -94,7 +94,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             self._listener = manager.listen(self._bindAddress, mode=mode)
         if manager.role is Role.SERVER or manager.manage():
             self.serve()
-            raise SystemExit(0)
+            manager.leave()
         with manager.single_process():
             self.serve()
         if self._listener is not None:
