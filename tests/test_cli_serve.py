@@ -280,7 +280,7 @@ def test_reload_under_load_loses_nothing(serve: Command, command: Command, app: 
         load.wait_more(20)
         for _ in range(3):
             reload = command("reload", "--pidfile", "pid")
-            assert reload.wait() == 0, reload.log()
+            assert reload.wait() == 0, reload.log() + script.log()
             load.wait_more(20)
     assert load.wrong == []
     assert len(load.replies) > 3, "one pid for each worker that answered"

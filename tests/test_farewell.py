@@ -11,7 +11,7 @@ SCRIPT = """
     atexit.register(lambda: open("before-import", "w").write("ran"))
     import gzip
     import logging
-    from fcgi_procmanager import ProcManager
+    from fcgi_procmanager import ProcManager, farewell
     from harness.inside import say
 
     early = open("early", "w")
@@ -34,13 +34,20 @@ SCRIPT = """
     assert manager.accept(listener) is None
     sys.stdout.write("standard words")
     try:
-        manager.exit("done", int(sys.argv[2])) if sys.argv[2] != "own" else sys.exit(5)
+        if sys.argv[2] == "caught":
+            try:
+                manager.exit("not yet")
+            except SystemExit:
+                farewell.disarm()
+        if sys.argv[2] in ("own", "caught"):
+            sys.exit(5)
+        manager.exit("done", int(sys.argv[2]))
     finally:
         open("finally", "w").write("ran")
 """
 
 
-@pytest.mark.parametrize(("asked", "status"), [("0", 0), ("3", 3), ("own", 5)])
+@pytest.mark.parametrize(("asked", "status"), [("0", 0), ("3", 3), ("own", 5), ("caught", 5)])
 def test_nothing_is_missed(run_script, sock_path, tmp_path, asked, status):
     script = run_script(SCRIPT, args=[sock_path, asked], cwd=tmp_path)
     assert script.line() == "written"

@@ -42,6 +42,15 @@ def arm(status: int) -> None:
     sys.last_value = _LastObject(status)  # type: ignore[assignment]
 
 
+def disarm() -> None:
+    """Worker: that SystemExit was caught, and the process will end with another status, the long way."""
+    last = getattr(sys, "last_value", None)
+    if isinstance(last, _LastObject):
+        last.disarm()
+        del sys.last_value
+        prepare()
+
+
 def _thaw() -> None:
     gc.unfreeze()
 
@@ -50,6 +59,9 @@ class _LastObject:
     def __init__(self, status: int) -> None:
         self._status = status
         self._pid = os.getpid()
+
+    def disarm(self) -> None:
+        self._pid = -1
 
     def __del__(self) -> None:
         if os.getpid() != self._pid:

@@ -181,6 +181,7 @@ class Pool:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
+        self._titles_tell = False  # a worker that has just been forked still has its manager's title, and others do not
         self._starting = self._workers()  # worker -> whether it is starting
         self._old = set(self._starting)
         self._gone: set[psutil.Process] = set()  # new ones that have ended
@@ -219,15 +220,24 @@ class Pool:
     def _workers(self) -> dict[psutil.Process, bool]:
         try:
             manager = psutil.Process(self._pid)
-            program, children = _program(manager), manager.children()
+            program, title, children = _program(manager), _title(manager), manager.children()
         except psutil.NoSuchProcess:
             return {}
-        found = {}
+        titles: dict[psutil.Process, str] = {}
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if child.status() != psutil.STATUS_ZOMBIE and _program(child) == program:
-                    found[child] = " ".join(child.cmdline()).rstrip().endswith(STARTING)
-        return found
+                    titles[child] = _title(child)
+        self._titles_tell = self._titles_tell or any(own not in ("", title) for own in titles.values())
+        return {child: self._is_starting(own, title) for child, own in titles.items()}
+
+    def _is_starting(self, title: str, managers: str) -> bool:
+        """By its title. One that is ending has none, and will not be ready either."""
+        return not title or title.endswith(STARTING) or (title == managers and self._titles_tell)
+
+
+def _title(process: psutil.Process) -> str:
+    return " ".join(process.cmdline()).rstrip()
 
 
 def _program(process: psutil.Process) -> str | None:

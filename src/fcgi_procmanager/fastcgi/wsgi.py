@@ -16,7 +16,7 @@ from wsgiref.handlers import CGIHandler
 
 from flup.server.fcgi_single import WSGIServer as FlupServer
 
-from .. import checks
+from .. import checks, farewell
 from ..errors import ConfigError, ListenError, ProtocolError
 from ..gate import Gate
 from ..listeners import Listener
@@ -127,6 +127,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         except SystemExit:
             if leave is None:
                 raise
+            farewell.disarm()  # the worker leaves with the application's status
         finally:
             fcgi.close()
         if leave is not None:
