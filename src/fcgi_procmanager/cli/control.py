@@ -228,12 +228,17 @@ class Pool:
             with contextlib.suppress(psutil.NoSuchProcess):
                 if child.status() != psutil.STATUS_ZOMBIE and _program(child) == program:
                     titles[child] = _title(child)
-        self._titles_tell = self._titles_tell or any(own not in ("", title) for own in titles.values())
+        self._titles_tell = self._titles_tell or any(_settled(own, title) for own in titles.values())
         return {child: self._is_starting(own, title) for child, own in titles.items()}
 
     def _is_starting(self, title: str, managers: str) -> bool:
         """By its title. One that is ending has none, and will not be ready either."""
         return not title or title.endswith(STARTING) or (title == managers and self._titles_tell)
+
+
+def _settled(title: str, managers: str) -> bool:
+    """A title that a worker keeps. One that is starting shows another only for now: it may become its manager's."""
+    return title not in ("", managers) and not title.endswith(STARTING)
 
 
 def _title(process: psutil.Process) -> str:
