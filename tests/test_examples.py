@@ -17,7 +17,7 @@ from typing import Callable
 import pytest
 
 from harness import fcgi
-from harness.process import Script, wait_until
+from harness.process import Script, listening, wait_until
 from harness.tools import find, require
 
 Run = Callable[..., Script]
@@ -68,7 +68,7 @@ def test_a_spawner_hands_over_descriptor_0(run_script: Run, inherited: socket.so
 def test_spawn_fcgi(run_script: Run, sock_path: str) -> None:
     spawn = require("spawn-fcgi")
     server = run_script([spawn, "-n", "-s", sock_path, "--", sys.executable, EXAMPLES / "fcgid.py"])
-    wait_until(lambda: os.path.exists(sock_path), 20, "the socket")
+    wait_until(lambda: listening(sock_path), 20, "the socket")
     client = find("cgi-fcgi")
     if client:
         parameters = {"REQUEST_METHOD": "GET", "PATH_INFO": "/x", "SCRIPT_NAME": "", "QUERY_STRING": ""}

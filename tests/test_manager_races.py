@@ -155,7 +155,7 @@ count, wrong = 0, []
 stop = threading.Event()
 def run():
     global count
-    while not stop.is_set():
+    while not stop.is_set() or count < 100:
         with socket.socket(socket.AF_UNIX) as sock:
             sock.settimeout(10)
             got = b""
@@ -186,7 +186,8 @@ say(count, *wrong)
 
 
 class Clients:
-    """Three clients that connect in a fast loop; `end` returns how many replies they had and what went wrong."""
+    """Three clients that connect in a fast loop; `end` lets them have 100 replies at least, and returns how many they
+    had and what went wrong."""
 
     def __init__(self, run_script: Run, path: str) -> None:
         read_end, self.write_end = os.pipe()
@@ -211,13 +212,12 @@ def test_nothing_is_lost_while_workers_are_told_to_leave(run_script: Run, sock_p
             if worker not in told:
                 told[worker] = time.monotonic()
                 script.signal(rng.choice([signal.SIGTERM, signal.SIGHUP]), worker)
-                spin(rng.random() * 0.002)
+                spin(rng.random() * 0.01)  # long enough that some of the others have begun to serve
         told_long_ago = [worker for worker, when in told.items() if time.monotonic() - when > STUCK]
         assert not any(map(alive, told_long_ago[-20:]))
     wait_until(lambda: not any(map(alive, told)), STUCK, "the last ones to leave")
-    count, wrong = clients.end()
+    _, wrong = clients.end()
     assert not wrong
-    assert count > 100
     statuses = Counter(match[1] for match in script.wait_log(r"exited with status (.*)$"))
     assert set(statuses) == {"0"}
     assert script.stop() == 0
