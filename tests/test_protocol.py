@@ -433,23 +433,6 @@ def test_random_splits_change_nothing(cuts: list[int]) -> None:
     assert [one[0] for one in whole.requests] == [1, 7, 9, 1]
 
 
-latin = st.text(st.characters(max_codepoint=255), max_size=300)
-
-
-@slow
-@given(st.dictionaries(latin, latin, max_size=20))
-def test_pairs_round_trip(pairs: dict[str, str]) -> None:
-    assert protocol.decode_pairs(protocol.encode_pairs(pairs)) == pairs
-    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs.items()]
-    assert fcgi.decode_params(protocol.encode_pairs(pairs)) == encoded
-
-
-@pytest.mark.parametrize("length", [0, 1, 127, 128, 129, 65535, 65536])
-def test_pairs_round_trip_at_the_edges(length: int) -> None:
-    pairs = {"n" * length: "v" * length}
-    assert protocol.decode_pairs(protocol.encode_pairs(pairs)) == pairs
-
-
 @pytest.mark.parametrize("length", [0, 1, 65535, 65536, 65537, 200_000])
 def test_stream_records(length: int) -> None:
     content = bytes(range(256)) * (length // 256 + 1)

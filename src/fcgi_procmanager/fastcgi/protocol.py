@@ -15,6 +15,7 @@ from collections.abc import Collection
 from functools import lru_cache
 
 from ..errors import ProtocolError
+from . import pairs
 
 BEGIN_REQUEST, ABORT_REQUEST, END_REQUEST, PARAMS, STDIN, STDOUT, STDERR, DATA = range(1, 9)
 GET_VALUES, GET_VALUES_RESULT, UNKNOWN_TYPE = 9, 10, 11
@@ -31,7 +32,6 @@ _HEADER = struct.Struct("!BBHHBx")
 _BEGIN = struct.Struct("!HB5x")
 _END = struct.Struct("!BBHHBxIB3x")
 _UNKNOWN = struct.Struct("!BBHHBxB7x")
-_LONG = struct.Struct("!I")
 _pack_header = _HEADER.pack
 _unpack_header = _HEADER.unpack_from
 
@@ -64,55 +64,9 @@ def stream_records(kind: int, request_id: int, content: bytes) -> list[bytes | m
     return records
 
 
-def decode_pairs(content: bytes) -> dict[str, str]:
-    """Name-value pairs in one pass. They are decoded as latin-1, as PEP 3333 has it, which maps each byte to one
-    character: so the whole text is decoded once, and cut by the lengths of the bytes. Raises ProtocolError."""
-    text = content.decode("latin-1")
-    pairs = {}
-    position, end = 0, len(content)
-    try:
-        while position < end:
-            name_length = content[position]
-            value_length = content[position + 1]
-            if name_length < 128 and value_length < 128:
-                start = position + 2
-            else:
-                start, name_length, value_length = _long_lengths(content, position)
-            middle = start + name_length
-            position = middle + value_length
-            pairs[text[start:middle]] = text[middle:position]
-    except (IndexError, struct.error):
-        position = end + 1
-    if position > end:
-        raise ProtocolError("a name-value pair is longer than the stream it is in")
-    return pairs
-
-
-def _long_lengths(content: bytes, position: int) -> tuple[int, int, int]:
-    """Where the name begins, and both lengths, when one of them takes four bytes."""
-    lengths = []
-    for _ in range(2):
-        length = content[position]
-        if length < 128:
-            position += 1
-        else:
-            length = _LONG.unpack_from(content, position)[0] & 0x7FFFFFFF
-            position += 4
-        lengths.append(length)
-    return position, lengths[0], lengths[1]
-
-
-def encode_pairs(pairs: dict[str, str]) -> bytes:
-    parts = []
-    for name, value in pairs.items():
-        for text in (name, value):
-            length = len(text)
-            parts.append(bytes([length]) if length < 128 else _LONG.pack(length | 0x80000000))
-        parts += (name.encode("latin-1"), value.encode("latin-1"))
-    return b"".join(parts)
-
-
 Opened = tuple[dict[str, str], int, int, bool]  # parameters, request id, role, whether to keep the connection
+
+_decoder = pairs.Decoder()
 
 
 def opening(received: bytes, roles: Collection[int]) -> tuple[Opened, int] | None:
@@ -130,7 +84,7 @@ def opening(received: bytes, roles: Collection[int]) -> tuple[Opened, int] | Non
         return None
     if received[end - 8 : end] != end_of_stream(PARAMS, request_id):
         return None
-    return (decode_pairs(received[24:stop]), request_id, role, keep), end
+    return (_decoder.decode(received[24:stop]), request_id, role, keep), end
 
 
 @lru_cache(maxsize=256)
@@ -291,7 +245,7 @@ class Parser:
                 raise ProtocolError(f"more than {MAX_PARAMS} bytes of parameters")
         else:
             # Decoded as one stream, never record by record: a pair may be split over two records.
-            self.head = decode_pairs(self._params[0] if len(self._params) == 1 else b"".join(self._params))
+            self.head = pairs.decode(b"".join(self._params))
             self._params.clear()
 
     def _stream(self, chunks: deque[bytes], content: bytes, ended: bool) -> bool:
@@ -311,9 +265,9 @@ class Parser:
 
     def _management(self, kind: int, content: bytes) -> None:
         if kind == GET_VALUES:
-            asked = decode_pairs(content)
+            asked = pairs.decode(content)
             known = {name: value for name, value in self._capability.items() if name in asked}
-            values = encode_pairs(known)
+            values = pairs.encode(known)
             self._answer(header(GET_VALUES_RESULT, 0, len(values)) + values)
         else:
             self._answer(_UNKNOWN.pack(1, UNKNOWN_TYPE, 0, 8, 0, kind))
