@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import threading
@@ -114,10 +115,23 @@ def test_the_baton_stands_for_every_listener(signals: Signals, baton: Baton, lis
     gate = Gate(signals, baton=baton)
     gate.add_listener(listener.fileno())
     gate.add_listener(listener.fileno())
-    gate.pass_on()
+    baton.give()
     assert gate.wait(soon()) == [listener.fileno()]
     assert gate.wait(monotonic()) == []
     gate.close()
+
+
+def test_the_baton_is_passed_on_for_a_backlog_only(signals: Signals, baton: Baton, listener: socket.socket) -> None:
+    gate, another = Gate(signals, baton=baton), Gate(signals, baton=baton)
+    gate.pass_on(listener.fileno())
+    assert another.wait(monotonic()) == []
+    with socket.create_connection(listener.getsockname()):
+        gate.pass_on(listener.fileno())
+        another.add_listener(listener.fileno())
+        assert sorted(another.wait(soon())) == [listener.fileno()]
+        assert not select.select([baton.read_end], [], [], 0)[0]
+    gate.close()
+    another.close()
 
 
 def test_a_full_baton_blocks_nobody(baton: Baton) -> None:

@@ -117,10 +117,15 @@ class Gate:
             ready += [fd for fd in self._listeners if fd not in ready]
         return ready
 
-    def pass_on(self) -> None:
-        """This worker was woken for a listener and does not accept: wake another one instead."""
+    def pass_on(self, *listeners: int) -> None:
+        """This worker was woken for one of these listeners and does not accept: wake another one instead. Not for an
+        empty backlog: busy workers would hand the baton round and round."""
         if self._baton is not None:
-            self._baton.give()
+            poller = select.poll()
+            for fd in listeners:
+                poller.register(fd, select.POLLIN)
+            if poller.poll(0):
+                self._baton.give()
 
     def close(self) -> None:
         self._closed = True

@@ -104,7 +104,7 @@ class Worker:
                 self._has_served()
                 return accepted
         if called:  # the TERM may have come at any moment since the wait
-            self.gate.pass_on()
+            self.gate.pass_on(sock.fileno())
         return None
 
     def received_signal(self, name: str | None = None) -> Any:

@@ -90,21 +90,20 @@ class Connection:
         received = self._receive()
         if not received:
             return False
-        if self.parser is None:
+        parser = self.parser
+        if parser is None:
             found = protocol.opening(received, self._limits.roles)
             if found is None:
-                self.parser = self._new_parser()
+                parser = self._new_parser()
             else:
-                self.opened, taken = found
-                rest = received[taken:]
-                _, request_id, role, _ = self.opened
-                if rest == protocol.end_of_stream(protocol.STDIN, request_id) and role != protocol.FILTER:
+                self.opened, rest = found
+                if rest is None:
                     return True
-                self.parser = self._new_parser()
-                self.parser.open(self.opened)
+                parser = self._new_parser()
+                parser.open(self.opened)
                 received = rest
-        self.parser.feed(received)
-        return self._parsed(self.parser)
+        parser.feed(received)
+        return self._parsed(parser)
 
     def first_words(self, seconds: float) -> bool:
         """Give a peer that has just connected a moment to speak. True when there is something to `poll` for."""
@@ -140,14 +139,10 @@ class Connection:
             self.dead = str(error)
             raise
 
-    def send(self, buffers: Sequence[bytes | memoryview], flags: int = _DONTWAIT) -> bool:
+    def send(self, data: bytes, flags: int = _DONTWAIT) -> bool:
         """Send all of it, waiting for a slow peer as long as the budget of this request lasts. False when dead."""
         if self.dead:
             return False
-        if len(buffers) > 1 and sum(map(len, buffers)) > JOIN:
-            # Not joined: the kernel gathers the pieces itself, and a large reply is copied once, into the socket.
-            return self._send_pieces(buffers)
-        data = b"".join(buffers)
         try:
             sent = self.sock.send(data, flags)
         except BlockingIOError:
@@ -155,14 +150,21 @@ class Connection:
         except OSError as error:
             self.dead = error.strerror or str(error)
             return False
-        return sent == len(data) or self._send_pieces((memoryview(data)[sent:],))
+        return sent == len(data) or self._send_rest((memoryview(data)[sent:],))
+
+    def send_pieces(self, pieces: Sequence[bytes | memoryview]) -> bool:
+        """Likewise. Large ones are not joined: the kernel gathers them itself, and a large reply is copied once, into
+        the socket."""
+        if len(pieces) > 1 and sum(map(len, pieces)) > JOIN:
+            return not self.dead and self._send_rest(pieces)
+        return self.send(b"".join(pieces))
 
     def send_file(self, kind: int, request_id: int, file: int, offset: int, count: int) -> bool:
         """Send `count` bytes of an open file as records of a stream; the kernel copies them. False when dead."""
         self.sock.setblocking(False)  # sendfile takes no flag for it
         while count and not self.dead:
             size = min(count, protocol.MAX_CONTENT)
-            self.send([protocol.header(kind, request_id, size)], _DONTWAIT | _MORE)
+            self.send(protocol.header(kind, request_id, size), _DONTWAIT | _MORE)
             count -= size
             while size and not self.dead:
                 sent = self._send_part(file, offset, size)
@@ -183,7 +185,7 @@ class Connection:
                 self.dead = error.strerror or str(error)
                 return 0
             part = os.pread(file, size, offset)
-            self.send([part])
+            self.send(part)
             sent = len(part)
         if not sent:
             self.dead = "the file became shorter while it was sent"
@@ -225,7 +227,8 @@ class Connection:
         return received
 
     def _new_parser(self) -> Parser:
-        return Parser(self._limits.roles, self._limits.capability)
+        self.parser = Parser(self._limits.roles, self._limits.capability)
+        return self.parser
 
     def _parsed(self, parser: Parser) -> bool:
         """What the parser has found: answers that are owed, and a request, or none yet."""
@@ -246,7 +249,7 @@ class Connection:
         if parser.close_after:
             self.dead = self.dead or "nothing more to say"
 
-    def _send_pieces(self, buffers: Sequence[bytes | memoryview]) -> bool:
+    def _send_rest(self, buffers: Sequence[bytes | memoryview]) -> bool:
         pieces = deque(memoryview(piece) for piece in buffers)
         while pieces:
             try:

@@ -13,12 +13,13 @@ from .request import Request
 from .response import FileWrapper
 
 # What PEP 3333 requires and a broken web server may leave out.
-_REQUIRED = (
-    ("REQUEST_METHOD", "GET"),
-    ("SERVER_NAME", "localhost"),
-    ("SERVER_PORT", "80"),
-    ("SERVER_PROTOCOL", "HTTP/1.0"),
-)
+_REQUIRED = {
+    "REQUEST_METHOD": "GET",
+    "SERVER_NAME": "localhost",
+    "SERVER_PORT": "80",
+    "SERVER_PROTOCOL": "HTTP/1.0",
+}
+_METHOD, _NAME, _PORT, _PROTOCOL = _REQUIRED
 
 
 def common_environ(added: dict[str, Any], multithread: bool, multiprocess: bool) -> dict[str, Any]:
@@ -48,9 +49,8 @@ def environ_of(request: Request, common: dict[str, Any]) -> dict[str, Any]:
     environ.pop("HTTP_CONTENT_LENGTH", None)
     if not environ.get("PATH_INFO") or "QUERY_STRING" not in environ or "SCRIPT_NAME" not in environ:
         _complete_path(environ)
-    for name, default in _REQUIRED:
-        if name not in environ:
-            environ[name] = default
+    if _METHOD not in environ or _NAME not in environ or _PORT not in environ or _PROTOCOL not in environ:
+        environ.update({**_REQUIRED, **environ})
     return environ
 
 
@@ -60,8 +60,10 @@ def _complete_path(environ: dict[str, Any]) -> None:
     script = environ.setdefault("SCRIPT_NAME", "")
     if not environ.get("PATH_INFO"):
         environ["PATH_INFO"] = "" if path == script else _path_info(path, script)
-    if not environ.get("QUERY_STRING"):
+    if query and not environ.get("QUERY_STRING"):
         environ["QUERY_STRING"] = query
+    else:
+        environ.setdefault("QUERY_STRING", "")
 
 
 def _path_info(path: str, script: str) -> str:

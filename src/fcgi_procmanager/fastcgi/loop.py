@@ -5,7 +5,7 @@ Runs in a worker, in its main thread. Must never serve a request itself.
 A connection is in one place at a time: *ready* (something has come from it), *speaking* (accepted, its request not
 complete), *idle* (kept open between requests), *lingering* (answered, and its peer is still sending), or in hand. Those that
 have nothing to say wait in the gate together with the listener and pin nobody. A new connection is taken only when none
-of those held is ready.
+of those held is ready; while new ones come in a row, that is asked once a millisecond.
 
 Told to leave, the worker takes no new connection. What has been accepted and not been served yet gets `drain_timeout` to
 speak and is answered; kept connections are looked at once more, then closed; then `accept` returns None.
@@ -36,6 +36,7 @@ Listening = Union[Listener, socket.socket]
 
 _LINGER = 2.0  # seconds a peer that still sends gets to read our reply, before a close would destroy it
 _MOMENT = 0.001  # seconds a new connection gets to say its first word before another one may be taken
+_LOOK = 0.001  # seconds; those that are held are asked no more often than this while new connections come in a row
 # Errors of a connection that was lost before it was accepted, which accept(2) hands on: nothing of ours is wrong.
 _PASSING = (errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EPERM)
 _MAX_HELD = 1000  # connections; beyond it the one that has been silent longest makes room
@@ -87,6 +88,7 @@ class FastCGI:
         self._lingering: dict[int, Connection] = {}
         self._watched: set[int] = set()
         self._call: tuple[socket.socket, int] | None = None  # a listener that the gate said has a connection
+        self._next_look = 0.0  # monotonic seconds; until then those that are held are not asked
         self._in_hand: Request | None = None
         self._draining = False
         self._lane_gate = gate
@@ -97,7 +99,8 @@ class FastCGI:
 
     def accept(self) -> Request | None:
         """The next request, or None once this worker should leave. A request in hand that was not finished is."""
-        self._finish_in_hand()
+        if self._in_hand is not None:
+            self._in_hand.finish()
         while True:
             while self._ready:
                 request = self._look(self._ready.popleft())
@@ -108,7 +111,7 @@ class FastCGI:
                     return None
                 if self._ready:  # what it said has been read already: no event will come for it
                     continue
-            elif not self._watched or self._call is not None:
+            elif not self._watched or self._call is not None or monotonic() < self._next_look:
                 connection = self._take()
                 if connection is not None:
                     request = self._look(connection)
@@ -248,9 +251,13 @@ class FastCGI:
         for number in gate.wait(deadline):
             self._called(number)
         if self._call is not None and (self._ready or self._leaving):
-            self._call = None
-            gate.pass_on()
+            self._pass_on()
         self._expire()
+        self._next_look = monotonic() + _LOOK
+
+    def _pass_on(self) -> None:
+        self._call = None
+        self._gate.pass_on(*(listener.fileno() for listener, _ in self._doors))
 
     def _called(self, number: int) -> None:
         if number in self._speaking:
@@ -338,7 +345,7 @@ class FastCGI:
             self._draining = True
             self._gate.remove_listeners()
             if self._call is not None:
-                self._gate.pass_on()
+                self._pass_on()
             deadline = monotonic() + self.drain_timeout
             for connection in self._speaking.values():
                 connection.deadline = min(connection.deadline, deadline)

@@ -32,6 +32,8 @@ _HEADER = struct.Struct("!BBHHBx")
 _BEGIN = struct.Struct("!HB5x")
 _END = struct.Struct("!BBHHBxIB3x")
 _UNKNOWN = struct.Struct("!BBHHBxB7x")
+_OPENING = struct.Struct("!BBHHBxHB5xBBHHBx")  # BEGIN_REQUEST and the header of the record behind it
+_unpack_opening = _OPENING.unpack_from
 _pack_header = _HEADER.pack
 _unpack_header = _HEADER.unpack_from
 
@@ -69,34 +71,32 @@ Opened = tuple[dict[str, str], int, int, bool]  # parameters, request id, role, 
 _decoder = pairs.Decoder()
 
 
-def opening(received: bytes, roles: Collection[int]) -> tuple[Opened, int] | None:
+def opening(received: bytes, roles: Collection[int]) -> tuple[Opened, bytes | None] | None:
     """The usual first bytes of a connection, at a third of the parser's cost: BEGIN_REQUEST, all parameters in one record,
-    and their end. Returns the request and how many bytes that was; None for anything else, which a parser takes apart.
-    Raises ProtocolError."""
-    begun = _begin_record(received[:16])
-    if begun is None or begun[1] not in roles or len(received) < 24:
+    and their end. Returns the request and what came behind it; None instead of that when it is the end of an empty body.
+    Returns None for anything else, which a parser takes apart. Raises ProtocolError."""
+    if len(received) < 40:
         return None
-    request_id, role, keep = begun
-    version, kind, params_id, length, padding = _unpack_header(received, 16)
+    one, begin, request_id, eight, zero, role, flags, same_one, kind, same_id, length, padding = _unpack_opening(
+        received
+    )
+    if one != 1 or begin != BEGIN_REQUEST or eight != 8 or zero or role not in roles or not request_id:
+        return None
+    if same_one != 1 or kind != PARAMS or same_id != request_id or not length:
+        return None
     stop = 24 + length
-    end = stop + padding + 8
-    if version != 1 or kind != PARAMS or params_id != request_id or not length:
+    rest = received[stop + padding :]
+    params_end, both_ends = _ends(request_id)
+    if not rest.startswith(params_end):
         return None
-    if received[end - 8 : end] != end_of_stream(PARAMS, request_id):
-        return None
-    return (_decoder.decode(received[24:stop]), request_id, role, keep), end
+    opened = _decoder.decode(received[24:stop]), request_id, role, flags & KEEP_CONN != 0
+    return opened, None if rest == both_ends and role != FILTER else rest[8:]
 
 
-@lru_cache(maxsize=256)
-def _begin_record(record: bytes) -> tuple[int, int, bool] | None:
-    """Request id, role and whether to keep the connection, of a BEGIN_REQUEST record; there are few different ones."""
-    if len(record) != 16:
-        return None
-    version, kind, request_id, length, padding = _unpack_header(record)
-    if version != 1 or kind != BEGIN_REQUEST or length != 8 or padding or not request_id:
-        return None
-    role, flags = _BEGIN.unpack_from(record, 8)
-    return request_id, role, bool(flags & KEEP_CONN)
+@lru_cache(maxsize=64)
+def _ends(request_id: int) -> tuple[bytes, bytes]:
+    """The end of the parameters, and that with the end of an empty body; ids are few and small."""
+    return end_of_stream(PARAMS, request_id), end_of_stream(PARAMS, request_id) + end_of_stream(STDIN, request_id)
 
 
 class Parser:

@@ -163,13 +163,20 @@ class Request:
             end = protocol.end_request(self.request_id, app_status, protocol_status)
         else:
             end = _plain_end(self.request_id)
-        pieces = [] if self._parts is None else _records(protocol.STDOUT, self.request_id, self._parts)
+        parts = self._parts
+        if parts is not None and self._stdout is None and self._stderr is None:
+            size = sum(map(len, parts))
+            if 0 < size <= protocol.MAX_CONTENT:  # most replies
+                self._connection.send(b"".join((protocol.header(protocol.STDOUT, self.request_id, size), *parts, end)))
+                self._close(done)
+                return
+        pieces = [] if parts is None else _records(protocol.STDOUT, self.request_id, parts)
         pieces.append(end)
         if self._stdout is not None:
             pieces = self._stdout.take() + pieces
         if self._stderr is not None:
             pieces = self._stderr.take() + pieces
-        self._connection.send(pieces)
+        self._connection.send_pieces(pieces)
         self._close(done)
 
     def abandon(self, why: str) -> None:
@@ -229,7 +236,7 @@ class Output:
     def flush(self) -> None:
         if self._parts:
             self.sent = True
-            self._connection.send(self.take())
+            self._connection.send_pieces(self.take())
 
     def send_file(self, file: int, offset: int, count: int) -> None:
         """`count` bytes of an open file, behind what was written."""

@@ -62,7 +62,7 @@ class Response:
         """The callable of PEP 3333: transmitted at once."""
         stdout = self._request.stdout
         if not self._begun:
-            stdout.write(self._take_head(None))
+            stdout.write(self._take_head())
         stdout.write(_as_bytes(data))
         stdout.flush()
 
@@ -72,7 +72,7 @@ class Response:
         if isinstance(result, (list, tuple)):
             parts = [part if type(part) is bytes else _as_bytes(part) for part in result]
             if not self._begun:
-                parts.insert(0, self._take_head(self._known_length(parts)))
+                parts.insert(0, self._take_head(sum(map(len, parts)) if len(parts) <= 1 else None))
             self._request.reply(parts)
             return
         if isinstance(result, FileWrapper) and self._send_file(result):
@@ -83,7 +83,7 @@ class Response:
                 if self._request.aborted:
                     return
         if not self._begun:
-            self._request.reply([self._take_head(None)])
+            self._request.reply([self._take_head()])
 
     def _send_file(self, wrapper: FileWrapper) -> bool:
         """A file that the kernel can send by itself, from where it stands to its end. False for anything else."""
@@ -97,23 +97,26 @@ class Response:
         stdout.send_file(file, offset, count)
         return True
 
-    def _known_length(self, parts: list[bytes]) -> int | None:
-        """Of the body of a reply in one part or none, as flup has it. An empty reply to HEAD says nothing of the body
-        that GET would have."""
-        if len(parts) > 1:
-            return None
-        length = len(parts[0]) if parts else 0
-        return length if length or self._request.params.get("REQUEST_METHOD") != "HEAD" else None
-
-    def _take_head(self, length: int | None) -> bytes:
-        """The headers, for the one time that they are written. `length`: of the whole body, when it is known."""
+    def _take_head(self, length: int | None = None) -> bytes:
+        """The headers, for the one time that they are written. `length`: of the whole body, when it is known; flup
+        knows it of a body in one part or none."""
         head = self._head
         if not head:
             raise AssertionError("the application sent a body before it called start_response()")
-        if length is not None and _wants_length(head):
-            head += f"Content-Length: {length}\r\n"
+        if length is not None and "\r\ncontent-length:" not in head.lower():
+            head += self._length_line(length)
         self._begun = True
         return (head + "\r\n").encode("latin-1")
+
+    def _length_line(self, length: int) -> str:
+        """Not for a status that has no body, nor for an empty reply to HEAD: that says nothing of the body that GET would
+        have."""
+        code = self._head[8:11]
+        if code in _NO_BODY or code[0] == "1":
+            return ""
+        if not length and self._request.params.get("REQUEST_METHOD") == "HEAD":
+            return ""
+        return f"Content-Length: {length}\r\n"
 
 
 def _head(status: str, headers: Iterable[tuple[str, str]]) -> str:
@@ -130,12 +133,6 @@ def _head(status: str, headers: Iterable[tuple[str, str]]) -> str:
     if "\0" in head:
         raise ValueError("a status or header holds a NUL: refused, web servers cut or drop such a reply")
     return head
-
-
-def _wants_length(head: str) -> bool:
-    """Whether a reply may be given a Content-Length: not if it has one, nor for a status that has no body."""
-    code = head[8:11]
-    return code not in _NO_BODY and code[0] != "1" and "\r\ncontent-length:" not in head.lower()
 
 
 def _as_text(value: Any) -> str:

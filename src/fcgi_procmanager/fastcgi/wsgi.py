@@ -170,6 +170,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             self._failed(request, traced=not _of_the_peer(error))
         else:
             request.finish(app_status, protocol_status)
+            return None
         request.finish()
         return leave
 
