@@ -44,6 +44,19 @@ class Peer:
             self.parser.resume()
         return self
 
+    def receive(self, data: bytes) -> Peer:
+        """As `feed`, but what the parser expects of a body is not shown to it."""
+        for chunks in (self.parser.stdin, self.parser.data):
+            expected = data[: self.parser.expects(chunks)]
+            if expected:
+                self.parser.taken(len(expected))
+                if chunks is self.parser.stdin:
+                    self._body += expected
+                else:
+                    self._data += expected
+                data = data[len(expected) :]
+        return self.feed(data)
+
     def _settle(self) -> bool:
         """Take all there is. True when the open request has come to its end."""
         parser = self.parser
@@ -431,6 +444,47 @@ def test_random_splits_change_nothing(cuts: list[int]) -> None:
     whole = fed(SEVERAL)
     assert (peer.requests, peer.answers) == (whole.requests, whole.answers)
     assert [one[0] for one in whole.requests] == [1, 7, 9, 1]
+
+
+@slow
+@given(st.lists(st.tuples(st.integers(0, len(SEVERAL)), st.booleans()), max_size=30))
+def test_bodies_that_go_past_the_parser(cuts: list[tuple[int, bool]]) -> None:
+    """A part of a body may be received by somebody else, at any moment at which the parser expects it."""
+    peer, edges = Peer(), [(0, False), *sorted(cuts), (len(SEVERAL), False)]
+    for (start, past), (stop, _) in zip(edges, edges[1:]):
+        (peer.receive if past else peer.feed)(SEVERAL[start:stop])
+    whole = fed(SEVERAL)
+    assert (peer.requests, peer.answers) == (whole.requests, whole.answers)
+
+
+@pytest.mark.parametrize("padding", [0, 7])
+def test_a_body_is_passed_on_as_it_comes(padding: int) -> None:
+    parser = Parser()
+    parser.feed(fcgi.begin() + fcgi.params_records({}))
+    record = fcgi.record(fcgi.STDIN, 1, b"0123456789", padding)
+    parser.feed(record[:12])
+    assert list(parser.stdin) == [b"0123"]
+    assert (parser.expects(parser.stdin), parser.expects(parser.data), parser.after_rest) == (6, 0, padding + 8)
+    parser.feed(record[12:])
+    assert list(parser.stdin) == [b"0123", b"456789"]
+    assert parser.expects(parser.stdin) == 0
+    parser.feed(fcgi.record(fcgi.STDIN, 1))
+    assert parser.input_complete
+
+
+def test_the_rest_of_a_body_that_nobody_wants_is_dropped() -> None:
+    parser = Parser()
+    parser.feed(
+        fcgi.begin(flags=fcgi.KEEP_CONN) + fcgi.params_records({}) + fcgi.record(fcgi.STDIN, 1, b"abc" * 9, 5)[:20]
+    )
+    parser.next_request()
+    assert parser.spoken
+    assert parser.expects(parser.stdin) == 0
+    parser.feed(fcgi.record(fcgi.STDIN, 1, b"abc" * 9, 5)[20:] + fcgi.record(fcgi.STDIN, 1))
+    assert not parser.stdin
+    assert not parser.spoken
+    parser.feed(request(2))
+    assert parser.request_id == 2
 
 
 @pytest.mark.parametrize("length", [0, 1, 65535, 65536, 65537, 200_000])

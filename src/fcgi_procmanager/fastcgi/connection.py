@@ -127,10 +127,32 @@ class Connection:
         """Wait for more of the body of the request in hand. Raises PeerGone, ProtocolError."""
         deadline = monotonic() + self._limits.receive_timeout
         while not (received := self._receive()):
-            if self.dead:
-                raise PeerGone(f"the body of a request ended early: {self.dead}")
-            if not _wait(self.sock, select.POLLIN, deadline):
-                self.dead = f"the peer sent nothing for {self._limits.receive_timeout:g} s"
+            self._await_body(deadline)
+        self._feed(parser, received)
+
+    def receive_body_into(self, parser: Parser, target: memoryview, expected: int) -> int:
+        """Likewise, when the next `expected` bytes are of the body: they are received where the application wants
+        them, and copied by nobody. Returns how many came; what follows them goes to the parser."""
+        pieces = [target[:expected]]
+        if expected <= len(target):
+            pieces.append(memoryview(bytearray(parser.after_rest)))
+        deadline = monotonic() + self._limits.receive_timeout
+        while not (count := self._receive_into(pieces)):
+            self._await_body(deadline)
+        taken = min(count, len(pieces[0]))
+        parser.taken(taken)
+        if count > taken:
+            self._feed(parser, bytes(pieces[1][: count - taken]))
+        return taken
+
+    def _await_body(self, deadline: float) -> None:
+        """Nothing has come. Wait for it, or raise PeerGone."""
+        if not self.dead and not _wait(self.sock, select.POLLIN, deadline):
+            self.dead = f"the peer sent nothing for {self._limits.receive_timeout:g} s"
+        if self.dead:
+            raise PeerGone(f"the body of a request ended early: {self.dead}")
+
+    def _feed(self, parser: Parser, received: bytes) -> None:
         try:
             parser.feed(received)
             if parser.unsent:
@@ -225,6 +247,19 @@ class Connection:
         if not received:
             self.dead = "closed by the peer"
         return received
+
+    def _receive_into(self, pieces: Sequence[memoryview]) -> int:
+        """Likewise, into these; how many bytes."""
+        try:
+            count = self.sock.recvmsg_into(pieces, 0, _DONTWAIT)[0]
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self.dead = error.strerror or str(error)
+            return 0
+        if not count:
+            self.dead = "closed by the peer"
+        return count
 
     def _new_parser(self) -> Parser:
         self.parser = Parser(self._limits.roles, self._limits.capability)

@@ -115,9 +115,12 @@ class Parser:
         "_active",
         "_buffer",
         "_capability",
+        "_into",
         "_params",
         "_params_size",
+        "_rest",
         "_roles",
+        "_skip",
         "aborted",
         "close_after",
         "data",
@@ -135,6 +138,7 @@ class Parser:
         self._roles = roles
         self._capability = capability or {}
         self._buffer = b""
+        self._rest = self._skip = 0
         self.head: dict[str, str] | None = None
         self.unsent = b""
         self.close_after = False
@@ -159,6 +163,7 @@ class Parser:
         self.head = None
         self.aborted = False
         self.stdin_ended = self.data_ended = False
+        self._into: deque[bytes] | None = None
         if self.stdin:
             self.stdin.clear()
         if self.data:
@@ -167,12 +172,12 @@ class Parser:
     @property
     def spoken(self) -> bool:
         """The peer has begun something that is not answered yet."""
-        return self._active or bool(self._buffer)
+        return self._active or bool(self._buffer or self._rest or self._skip)
 
     @property
     def input_complete(self) -> bool:
         """Nothing more of the open request is on its way."""
-        return self._over and not self._buffer
+        return self._over and not self._buffer and not self._skip
 
     @property
     def _over(self) -> bool:
@@ -188,6 +193,8 @@ class Parser:
 
         Records behind the last one of a complete request stay unread until `next_request` and `resume`: a peer that
         sends many requests at once is answered in order, and fills its own buffers."""
+        if self._rest or self._skip:
+            received = self._go_on(received)
         buffer = self._buffer + received if self._buffer else received
         position, end = 0, len(buffer)
         while end - position >= 8:
@@ -196,13 +203,53 @@ class Parser:
             stop = start + length
             if version != 1:
                 raise ProtocolError(f"FastCGI version {version}, not 1")
-            if stop + padding > end:
-                break
             if kind == BEGIN_REQUEST and self._over:
+                break
+            if stop + padding > end:
+                if length and self._is_body(kind, request_id):
+                    self._begin_to_stream(kind, buffer[start:stop], length, padding)
+                    position = min(end, stop)
+                    self._skip -= end - position
+                    position = end
                 break
             position = stop + padding
             self._record(kind, request_id, buffer[start:stop])
         self._buffer = buffer[position:] if position < end else b""
+
+    # A record of a body is passed on as it comes; all others are awaited to their end.
+
+    def expects(self, chunks: deque[bytes]) -> int:
+        """Bytes of this stream that come next on the connection, before anything else; 0 when that is not known."""
+        return self._rest if self._into is chunks else 0
+
+    @property
+    def after_rest(self) -> int:
+        """Bytes from there up to the end of the next header."""
+        return self._skip + 8
+
+    def taken(self, count: int) -> None:
+        """The first `count` of the bytes that were expected have been received by somebody else."""
+        self._rest -= count
+
+    def _is_body(self, kind: int, request_id: int) -> bool:
+        return kind in (STDIN, DATA) and request_id == self.request_id and self.head is not None
+
+    def _begin_to_stream(self, kind: int, content: bytes, length: int, padding: int) -> None:
+        chunks, ended = (self.stdin, self.stdin_ended) if kind == STDIN else (self.data, self.data_ended)
+        self._into = None if ended else chunks
+        if content and not ended:
+            chunks.append(content)
+        self._rest, self._skip = length - len(content), padding
+
+    def _go_on(self, received: bytes) -> bytes:
+        """More of the record that is being passed on. Returns what comes behind it."""
+        content = received[: self._rest]
+        if content and self._into is not None:
+            self._into.append(content)
+        self._rest -= len(content)
+        behind = len(content) + self._skip
+        self._skip = max(0, behind - len(received))
+        return received[behind:]
 
     def _record(self, kind: int, request_id: int, content: bytes) -> None:
         if kind == BEGIN_REQUEST:

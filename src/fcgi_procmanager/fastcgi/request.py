@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
 _OUTPUT_LIMIT = 1 << 16  # bytes an output stream gathers before it sends by itself
-_INPUT_BUFFER = 1 << 16
+_INPUT_BUFFER = 1 << 15  # bytes; what an application asks for in larger pieces goes past this buffer
+_DIRECT = 1 << 15  # bytes; for less than that a receive of its own would cost more than a copy
 
 Done = Callable[[Connection, bool], None]  # told of the connection, and whether it is to be kept
 
@@ -273,14 +274,17 @@ class _Body(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Buffer) -> int:
+        target = memoryview(buffer)
         ended = self._ended(self._parser)  # refuses after the request is finished
         while not self._chunks:
             if ended:
                 return 0
+            expected = self._parser.expects(self._chunks)
+            if expected and len(target) >= _DIRECT:
+                return self._connection.receive_body_into(self._parser, target, expected)
             self._connection.receive_body(self._parser)
             ended = self._ended(self._parser)
         chunk = self._chunks.popleft()
-        target = memoryview(buffer)
         size = min(len(chunk), len(target))
         target[:size] = chunk[:size]
         if size < len(chunk):
