@@ -58,7 +58,7 @@ class Gate:
         self.orphaned = False  # the manager is gone
         self._signals = signals
         self._baton = baton
-        self._listeners: list[int] = []
+        self.listeners: set[int] = set()
         self._lifeline = lifeline
         self._in_seconds = hasattr(select, "epoll")
         self.wake = signals.fileno() if signals else -1  # readable when a signal has come
@@ -78,32 +78,33 @@ class Gate:
         self._poller.register(fd, select.POLLIN)
 
     def add_listener(self, fd: int) -> None:
-        if fd not in self._listeners:
+        if fd not in self.listeners:
             self._poller.register(fd, select.POLLIN | _EXCLUSIVE)
-            self._listeners.append(fd)
+            self.listeners.add(fd)
 
     def remove(self, fd: int) -> None:
         """To be called before the descriptor is closed: a copy of it in a child would keep it in the set."""
         self._poller.unregister(fd)
-        if fd in self._listeners:
-            self._listeners.remove(fd)
+        self.listeners.discard(fd)
 
     def remove_listeners(self) -> None:
-        for fd in tuple(self._listeners):
+        for fd in tuple(self.listeners):
             self.remove(fd)
 
     def wait(self, deadline: float = FOREVER) -> list[int]:
         """The descriptors that are ready: of listeners and of what was added. Empty after a signal, the end of the
         manager, or at the deadline (monotonic seconds)."""
         owner = self._signals.claim() if self._signals is not None else -1
-        timeout = milliseconds(deadline, monotonic())
+        timeout = None if deadline == FOREVER else milliseconds(deadline, monotonic())
         if self._in_seconds and timeout is not None:
             events = self._poller.poll(timeout / 1000)
         else:
             events = self._poller.poll(timeout)
-        ready = [fd for fd, _ in events]
         if self._signals is not None:
             self._signals.give_back(owner)
+        ready = [fd for fd, _ in events]
+        if len(ready) == 1 and ready[0] in self.listeners:  # mostly
+            return ready
         if self._signals is not None and self.wake in ready:
             ready.remove(self.wake)
             self._signals.take()
@@ -114,7 +115,7 @@ class Gate:
         if self._baton is not None and self._baton.read_end in ready:
             ready.remove(self._baton.read_end)
             self._baton.take()
-            ready += [fd for fd in self._listeners if fd not in ready]
+            ready += [fd for fd in self.listeners if fd not in ready]
         return ready
 
     def pass_on(self, *listeners: int) -> None:
@@ -138,7 +139,7 @@ class Gate:
         if not self._closed:
             if self._in_seconds:
                 self._poller.close()  # type: ignore[union-attr]
-            self._listeners.clear()
+            self.listeners.clear()
             self._open()
 
 

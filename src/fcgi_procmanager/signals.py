@@ -40,6 +40,7 @@ KILL = int(signal.SIGKILL)
 
 _NUMBER = {name: getattr(signal, f"SIG{name}") for name in MANAGER_SIGNALS}
 _NAME = {number: name for name, number in _NUMBER.items()}
+_siginterrupt = signal.siginterrupt
 _TERM, _HUP = int(signal.SIGTERM), int(signal.SIGHUP)
 _AROUND_FORK = {*_NUMBER.values(), signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM}
 
@@ -61,8 +62,8 @@ def unblock(mask: set[int]) -> None:
 def restart(flag: bool) -> None:
     """Set (True) or take off SA_RESTART on TERM and HUP. `signal.signal` takes it off, so this follows each install."""
     interrupt = not flag
-    signal.siginterrupt(_TERM, interrupt)
-    signal.siginterrupt(_HUP, interrupt)
+    _siginterrupt(_TERM, interrupt)
+    _siginterrupt(_HUP, interrupt)
 
 
 def ignore_late() -> None:

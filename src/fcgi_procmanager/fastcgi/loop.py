@@ -242,18 +242,23 @@ class FastCGI:
         gate = self._gate
         if not self._draining:
             for listener, _ in self._doors:
-                gate.add_listener(listener.fileno())
+                if (number := listener.fileno()) not in gate.listeners:
+                    gate.add_listener(number)
+        for number in gate.wait(self._next_deadline() if self._watched else FOREVER):
+            self._called(number)
+        if self._call is not None and (self._ready or self._leaving):
+            self._pass_on()
+        if self._watched:
+            self._expire()
+            self._next_look = monotonic() + _LOOK
+
+    def _next_deadline(self) -> float:
         deadline = FOREVER
         for place in (self._speaking, self._idle, self._lingering):
             for connection in place.values():
                 deadline = min(deadline, connection.deadline)
                 break
-        for number in gate.wait(deadline):
-            self._called(number)
-        if self._call is not None and (self._ready or self._leaving):
-            self._pass_on()
-        self._expire()
-        self._next_look = monotonic() + _LOOK
+        return deadline
 
     def _pass_on(self) -> None:
         self._call = None
@@ -312,7 +317,8 @@ class FastCGI:
         """Called by the request in hand at its end."""
         self._in_hand = None
         connection.served += 1
-        if not keep and connection.parser is None and not self._watched:  # most requests
+        watched = self._watched and connection.fileno() in self._watched
+        if not keep and not watched and connection.parser is None:  # most requests
             connection.sock.close()
             return
         try:
