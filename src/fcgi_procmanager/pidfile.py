@@ -14,7 +14,6 @@ import contextlib
 import fcntl
 import os
 import re
-import secrets
 import stat
 import time
 from collections.abc import Iterator
@@ -70,7 +69,7 @@ class PidFile:
                 os.close(descriptor)
 
     def _acquire(self) -> None:
-        temporary = f"{self.path}.{os.getpid()}.{secrets.token_hex(4)}"
+        temporary = f"{self.path}.{os.getpid()}.{os.urandom(4).hex()}"
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
