@@ -1,7 +1,22 @@
--- For wrk: POSTs the file that is named after `--`, if one is, and reports in one line that a program can read.
+-- For wrk: POSTs the file that is named after `--`, if one is, else asks for PAGES addresses in turn, since real clients do
+-- not ask for one; reports in one line that a program can read.
+
+local PAGES = 1000
+local pages, last = {}, 0
+
+local function next_page()
+  last = last % PAGES + 1
+  return pages[last]
+end
 
 function init(args)
-  if args[1] then
+  if not args[1] then
+    local path, query = wrk.path:match("^([^?]*)(.*)$")
+    for number = 1, PAGES do
+      pages[number] = wrk.format("GET", path .. "/" .. number * 7919 % 100003 .. query)
+    end
+    request = next_page
+  else
     local file = assert(io.open(args[1], "rb"))
     wrk.method = "POST"
     wrk.headers["Content-Type"] = "application/octet-stream"

@@ -21,11 +21,23 @@ HAS_PROC = os.path.isdir("/proc/self/fd")
 # Opened at first use by the interpreter or the C library and then kept for good.
 KEPT_OPEN = ("/dev/urandom", "/dev/random")
 
+_STOPPING = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)
+
 _failed = pytest.StashKey[bool]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "leaves_socket: the test may leave files next to its socket (sock_path)")
+    _hear_every_signal()
+
+
+def _hear_every_signal() -> None:
+    """What is ignored or blocked here (by nohup, by a shell that starts us in the background) would be so in every program
+    that a test starts."""
+    for number, action in ((signal.SIGINT, signal.default_int_handler), *((n, signal.SIG_DFL) for n in _STOPPING)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, action)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
 
 
 @pytest.hookimpl(wrapper=True)
