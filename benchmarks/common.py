@@ -266,6 +266,13 @@ VARIABLES = {
 }
 
 
+def page(number: int) -> dict[str, str]:
+    """The variables of one of many different requests."""
+    path, client = f"/page/{number * 7919 % 100003}", f"127.0.{number % 256}.{number % 7}"
+    changed = {"PATH_INFO": path, "REQUEST_URI": f"{path}?12", "DOCUMENT_URI": path, "REMOTE_ADDR": client}
+    return {**VARIABLES, **changed, "REMOTE_PORT": str(1024 + number * 7919 % 60000)}
+
+
 def request(variables: Mapping[str, str] = VARIABLES) -> bytes:
     """A request without a body, on a connection that is not kept."""
     pairs = b"".join(

@@ -16,7 +16,7 @@ PACKAGE = "fcgi_procmanager"
 
 LAYERS = [
     {"errors", "states", "exits", "clock"},
-    {"addresses", "checks", "farewell", "log", "socketfiles"},
+    {"addresses", "checks", "farewell", "heirs", "log", "socketfiles"},
     {"signals", "listeners", "pidfile", "scoreboard", "proctitle", "systemd"},
     {"shutdown", "children", "policy", "gate", "pipes"},
     {"crew", "worker"},
@@ -114,6 +114,14 @@ def test_flup_is_loaded_when_it_is_first_asked_for(statement: str, loaded: bool)
     code = f"{statement}\nimport sys; print('flup' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.strip() == str(loaded)
+
+
+@pytest.mark.parametrize("statement", ["ProcManager; ProcManager(0).manage()", "FastCGI; FastCGI"])
+def test_threading_is_not_loaded(statement: str) -> None:
+    """Once it is, it costs every new worker a third of a millisecond."""
+    code = f"from fcgi_procmanager import {statement}\nimport sys; print('threading' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.strip() == "False"
 
 
 def test_every_module_says_what_it_owns() -> None:

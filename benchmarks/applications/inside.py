@@ -21,21 +21,21 @@ from pathlib import Path
 from time import process_time_ns
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
-from common import reply, request
+from common import page, reply, request
 from fcgi_procmanager import FastCGI, ProcManager, WSGIServer
 
 PATH, COUNT = sys.argv[1], int(sys.argv[2])
 HOOKS = 5000
-REQUEST = request()
+REQUESTS = [request(page(number)) for number in range(COUNT)]
 BODY = b"0" * 12
 REPLY = reply(BODY)
 
 
-def connect() -> socket.socket:
+def connect(number: int) -> socket.socket:
     """The web server's side of one request."""
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(PATH)
-    sock.send(REQUEST)
+    sock.send(REQUESTS[number])
     return sock
 
 
@@ -77,12 +77,12 @@ class Instrument:
             print(json.dumps(found), flush=True)
         if not sys.stdin.readline():
             os.kill(os.getppid(), signal.SIGTERM)
-        self.clients = [connect() for _ in range(COUNT)]
+        self.clients = [connect(number) for number in range(COUNT)]
 
 
 def bare() -> float:
     """What the system itself takes: microseconds per request."""
-    clients = [connect() for _ in range(COUNT)]
+    clients = [connect(number) for number in range(COUNT)]
     sock = listener.socket
     began = process_time_ns()
     for _ in range(COUNT):
@@ -98,7 +98,7 @@ def bare() -> float:
 def loop() -> float:
     """The shape of a script with a loop of its own."""
     fcgi = FastCGI(listener, manager=manager)
-    clients = [connect() for _ in range(COUNT)]
+    clients = [connect(number) for number in range(COUNT)]
     head = b"Status: 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 12\r\n\r\n"
     began = process_time_ns()
     for _ in range(COUNT):

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import os
 import select
-import weakref
 from typing import TYPE_CHECKING
 
 from .clock import FOREVER, milliseconds, monotonic
+from .heirs import Heirs
 
 if TYPE_CHECKING:
     from .signals import Signals
@@ -64,7 +64,7 @@ class Gate:
         self.wake = signals.fileno() if signals else -1  # readable when a signal has come
         self._closed = False
         self._open()
-        _gates.add(self)
+        _heirs.add(self)
 
     def _open(self) -> None:
         self._poller = select.epoll() if self._in_seconds else select.poll()
@@ -143,12 +143,4 @@ class Gate:
             self._open()
 
 
-_gates: weakref.WeakSet[Gate] = weakref.WeakSet()
-
-
-def _renew_all() -> None:
-    for gate in tuple(_gates):
-        gate.renew()
-
-
-os.register_at_fork(after_in_child=_renew_all)
+_heirs = Heirs(Gate.renew)

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
+import sys
 from collections.abc import Iterable
 from typing import Any, Callable
 
@@ -96,7 +96,7 @@ class Signals:
         """Note these signals from now on. `tell`, when given, is called with the name from the Python handler.
 
         Raises ConfigError outside the main thread, where Python can install no handler."""
-        if threading.current_thread() is not threading.main_thread():
+        if not _in_main_thread():
             raise ConfigError("signals can be handled in the main thread only: pass no_signals=True")
         if not self.open:
             self._open()
@@ -152,7 +152,7 @@ class Signals:
     def rearm(self) -> None:
         """Main thread, after code of the application: an event loop that listened to one of our signals has left the
         default action in place of the handler it found, and TERM would kill in the middle of the next request."""
-        if not self.open or threading.current_thread() is not threading.main_thread():
+        if not self.open or "asyncio" not in sys.modules or not _in_main_thread():
             return
         owner = self.claim()
         if owner == self._write:
@@ -212,6 +212,13 @@ class Signals:
                 pass  # full, so the waiter is awake already
         if self._tell is not None:
             self._tell(name)
+
+
+def _in_main_thread() -> bool:
+    # Not imported: once it is, it does a third of a millisecond of work in every child, and without it there is one
+    # thread only.
+    threading = sys.modules.get("threading")
+    return threading is None or threading.current_thread() is threading.main_thread()
 
 
 def _pipe() -> tuple[int, int]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import os
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
@@ -70,8 +69,7 @@ class Worker:
         if (self._leave or self._orphaned) and not self._kept_by_duty():
             self.exit(self.leave_reason)
         if not self.no_signals and not self.in_flight:
-            if "asyncio" in sys.modules:
-                self._signals.rearm()
+            self._signals.rearm()
             signals.restart(False)
 
     def server_sig_handler(self, name: str) -> None:

@@ -17,7 +17,6 @@ import atexit
 import errno
 import os
 import socket
-import weakref
 from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Union
@@ -26,6 +25,7 @@ from .. import checks
 from ..clock import FOREVER, monotonic
 from ..errors import ProtocolError
 from ..gate import Gate
+from ..heirs import Heirs
 from ..listeners import Listener
 from ..manager import ProcManager
 from . import protocol
@@ -92,7 +92,7 @@ class FastCGI:
         self._in_hand: Request | None = None
         self._draining = False
         self._lane_gate = gate
-        _loops.add(self)
+        _heirs.add(self)
         if gate is None:
             self.manager.add_duty(self.busy)
             atexit.register(self._finish_in_hand)
@@ -372,15 +372,7 @@ class FastCGI:
             return False
 
 
-_loops: weakref.WeakSet[FastCGI] = weakref.WeakSet()
-
-
-def _disown_all() -> None:
-    for loop in tuple(_loops):
-        loop._disown()
-
-
-os.register_at_fork(after_in_child=_disown_all)
+_heirs = Heirs(FastCGI._disown)
 
 
 def _sockets(listener: Listening | Iterable[Listening] | None, manager: ProcManager) -> tuple[socket.socket, ...]:
