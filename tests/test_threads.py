@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import ExitStack
 
 import pytest
 
-from harness.fcgi import Client, fetch
+from harness.fcgi import Client, fetch, request_bytes
 from harness.process import wait_until
 
 SCRIPT = """
@@ -48,15 +49,14 @@ SCRIPT = """
 """
 
 
-def together(count, call):
-    """`call` in `count` threads at once; what each returned."""
-    results = []
-    threads = [threading.Thread(target=lambda: results.append(call())) for _ in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    return results
+def together(count, path, query):
+    """What that many clients get that ask at once, one after the other: each has sent before the next connects."""
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            clients.append(stack.enter_context(Client(path, timeout=25)))
+            clients[-1].send(request_bytes({"QUERY_STRING": query}))
+        return [client.read_reply() for client in clients]
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def start(run_script, sock_path):
 
 def test_requests_of_one_worker_overlap(start, sock_path):
     script = start(threads=4)
-    replies = together(4, lambda: fetch(sock_path, QUERY_STRING="meet", timeout=25))
+    replies = together(4, sock_path, "meet")
     assert [reply.status for reply in replies] == [200] * 4
     assert {reply.text.split()[1] for reply in replies} == {"True"}, "SA_RESTART is set while a request is in progress"
     assert script.stop() == 0
@@ -81,9 +81,7 @@ def test_requests_of_one_worker_overlap(start, sock_path):
 def test_every_reply_is_finished_before_the_worker_leaves(start, sock_path, sent):
     script = start(threads=4)
     replies = []
-    asking = threading.Thread(
-        target=lambda: replies.extend(together(4, lambda: fetch(sock_path, QUERY_STRING="wait", timeout=25)))
-    )
+    asking = threading.Thread(target=lambda: replies.extend(together(4, sock_path, "wait")))
     asking.start()
     pid = int(script.lines(4)[0].split()[1])
     script.signal(sent, pid)

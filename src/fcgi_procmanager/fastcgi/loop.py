@@ -35,7 +35,9 @@ from .request import Request
 Listening = Union[Listener, socket.socket]
 
 _LINGER = 2.0  # seconds a peer that still sends gets to read our reply, before a close would destroy it
-_MOMENT = 0.001  # seconds a new connection gets to say its first word before another one may be taken
+# Seconds a new connection gets to say its first word before another one may be taken: longer than a web server that was
+# preempted between its connect and its send. Once there is a silent one, the others are not given much.
+_MOMENT, _SHORT_MOMENT = 0.02, 0.001
 _LOOK = 0.001  # seconds; those that are held are asked no more often than this while new connections come in a row
 # Errors of a connection that was lost before it was accepted, which accept(2) hands on: nothing of ours is wrong.
 _PASSING = (errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EPERM)
@@ -209,7 +211,7 @@ class FastCGI:
         wait behind the next one that we take, for as long as that is served, although other workers are idle."""
         if connection.served or connection.dead or connection.deadline < FOREVER or connection.spoken:
             return False
-        return connection.first_words(_MOMENT) and connection.poll()
+        return connection.first_words(_SHORT_MOMENT if self._speaking else _MOMENT) and connection.poll()
 
     # -- holding connections ------------------------------------------------------------------------------------------
 
