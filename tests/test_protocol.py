@@ -457,6 +457,38 @@ def test_bodies_that_go_past_the_parser(cuts: list[tuple[int, bool]]) -> None:
     assert (peer.requests, peer.answers) == (whole.requests, whole.answers)
 
 
+@pytest.mark.parametrize("role", [1, 2, 3])
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize("body", [b"", b"x", b"abc" * 3000, b"y" * 65535, b"z" * 65536])
+def test_an_opening_is_what_the_parser_finds(body: bytes, padding: int, role: int) -> None:
+    """However much of a request has come, and whatever follows it: the short way and the long one agree."""
+    stream = fcgi.request_bytes({"A": "1"}, body, 7, role=role, padding=padding)
+    for stop in {24, 40, 200, len(stream) - 8 - padding, len(stream) - 1, len(stream)}:
+        for behind in (b"", fcgi.begin(8)):
+            received = stream[:stop] + (behind if stop == len(stream) else b"")
+            parser = Parser(EVERY_ROLE)
+            parser.feed(received)
+            found = protocol.opening(received, EVERY_ROLE)
+            if found is None:
+                continue
+            (params, request_id, found_role, keep, content), rest = found
+            assert (params, request_id, found_role, keep) == (parser.head, 7, role, False)
+            if rest is None:
+                assert parser.input_complete
+                assert content == b"".join(parser.stdin)
+            else:
+                assert content == b""
+                second = Parser(EVERY_ROLE)
+                second.open(found[0])
+                second.feed(rest)
+                assert b"".join(second.stdin) == b"".join(parser.stdin)
+                assert second.input_complete == parser.input_complete
+    if role == protocol.RESPONDER and len(body) <= protocol.MAX_CONTENT:
+        found = protocol.opening(stream, EVERY_ROLE)
+        assert found is not None
+        assert found[1] is None, "such a request needs no parser"
+
+
 @pytest.mark.parametrize("padding", [0, 7])
 def test_a_body_is_passed_on_as_it_comes(padding: int) -> None:
     parser = Parser()

@@ -152,7 +152,7 @@ class Signals:
     def rearm(self) -> None:
         """Main thread, after code of the application: an event loop that listened to one of our signals has left the
         default action in place of the handler it found, and TERM would kill in the middle of the next request."""
-        if not self.open or "asyncio" not in sys.modules or not _in_main_thread():
+        if "asyncio" not in sys.modules or not self.open or not _in_main_thread():
             return
         owner = self.claim()
         if owner == self._write:

@@ -46,7 +46,7 @@ class Connection:
     """A connected socket, and what is known of the request that it has brought.
 
     opened: the request whose parameters are complete, else None.
-    parser: of what comes, from the moment that it is more than a `protocol.opening` without a body; None before.
+    parser: of what comes, from the moment that it is more than a whole `protocol.opening`; None before.
     deadline: monotonic seconds; when the peer must have said the rest of its request.
     served: how many requests it has brought.
     dead: why nothing more can be sent or received; empty while it can.
@@ -270,7 +270,7 @@ class Connection:
         if parser.unsent or parser.close_after:
             self._answer(parser)
         if parser.head is not None:
-            self.opened = (parser.head, parser.request_id, parser.role, parser.keep)
+            self.opened = (parser.head, parser.request_id, parser.role, parser.keep, b"")
         return self.opened is not None
 
     def _answer(self, parser: Parser) -> None:

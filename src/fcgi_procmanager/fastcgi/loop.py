@@ -124,7 +124,8 @@ class FastCGI:
 
     @property
     def _leaving(self) -> bool:
-        return self.manager.leaving or (self._lane_gate is not None and self._lane_gate.orphaned)
+        lane = self._lane_gate
+        return self.manager.leaving if lane is None else lane.orphaned or self.manager.leaving
 
     @property
     def _gate(self) -> Gate:

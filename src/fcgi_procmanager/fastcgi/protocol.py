@@ -66,15 +66,17 @@ def stream_records(kind: int, request_id: int, content: bytes) -> list[bytes | m
     return records
 
 
-Opened = tuple[dict[str, str], int, int, bool]  # parameters, request id, role, whether to keep the connection
+# Parameters, request id, role, whether to keep the connection, and the body, if all of it came with them.
+Opened = tuple[dict[str, str], int, int, bool, bytes]
 
 _decoder = pairs.Decoder()
 
 
 def opening(received: bytes, roles: Collection[int]) -> tuple[Opened, bytes | None] | None:
-    """The usual first bytes of a connection, at a third of the parser's cost: BEGIN_REQUEST, all parameters in one record,
-    and their end. Returns the request and what came behind it; None instead of that when it is the end of an empty body.
-    Returns None for anything else, which a parser takes apart. Raises ProtocolError."""
+    """The usual first bytes of a connection, at a third of the parser's cost: BEGIN_REQUEST, all parameters in one record and
+    their end, and a body that fits in one record or is empty, if it has come whole. Returns the request and what came
+    behind it, None instead of that if nothing more will; returns None for anything else, which a parser takes apart.
+    Raises ProtocolError."""
     if len(received) < 40:
         return None
     one, begin, request_id, eight, zero, role, flags, same_one, kind, same_id, length, padding = _unpack_opening(
@@ -86,11 +88,26 @@ def opening(received: bytes, roles: Collection[int]) -> tuple[Opened, bytes | No
         return None
     stop = 24 + length
     rest = received[stop + padding :]
-    params_end, both_ends = _ends(request_id)
+    params_end, empty_body = _ends(request_id)
     if not rest.startswith(params_end):
         return None
-    opened = _decoder.decode(received[24:stop]), request_id, role, flags & KEEP_CONN != 0
-    return opened, None if rest == both_ends and role != FILTER else rest[8:]
+    params, keep = _decoder.decode(received[24:stop]), flags & KEEP_CONN != 0
+    if rest == empty_body and role != FILTER:
+        return (params, request_id, role, keep, b""), None
+    rest = rest[8:]
+    body = _whole_body(rest, request_id) if role != FILTER else b""
+    return (params, request_id, role, keep, body), None if body else rest
+
+
+def _whole_body(received: bytes, request_id: int) -> bytes:
+    """The body, if these bytes are one record of it and its end, and nothing else."""
+    if len(received) < 17:
+        return b""
+    version, kind, same_id, length, padding = _unpack_header(received)
+    stop = 8 + length
+    if version != 1 or kind != STDIN or same_id != request_id:
+        return b""
+    return received[8:stop] if received[stop + padding :] == end_of_stream(STDIN, request_id) else b""
 
 
 @lru_cache(maxsize=64)
@@ -148,7 +165,7 @@ class Parser:
 
     def open(self, opened: Opened) -> None:
         """Go on behind an `opening`."""
-        params, self.request_id, self.role, self.keep = opened
+        params, self.request_id, self.role, self.keep, _ = opened
         self.head = params
         self._active = True
 

@@ -34,6 +34,7 @@ class Request:
     """
 
     __slots__ = (
+        "_body",
         "_connection",
         "_data",
         "_done",
@@ -49,7 +50,7 @@ class Request:
 
     def __init__(self, connection: Connection, done: Done) -> None:
         assert connection.opened is not None
-        self.params, self.request_id, self.role, self.keep = connection.opened
+        self.params, self.request_id, self.role, self.keep, self._body = connection.opened
         self._connection = connection
         self._done: Done | None = done
         self._parts: list[bytes] | None = None  # of `reply`
@@ -71,7 +72,7 @@ class Request:
         if self._input is None:
             parser = self._connection.parser
             if parser is None:
-                self._input = io.BytesIO()
+                self._input = io.BytesIO(self._body)
             else:
                 self._input = self._stream(parser, parser.stdin, parser.stdin_ended, self._stdin_ended)
         return self._input
@@ -169,7 +170,8 @@ class Request:
             size = sum(map(len, parts))
             if 0 < size <= protocol.MAX_CONTENT:  # most replies
                 self._connection.send(b"".join((protocol.header(protocol.STDOUT, self.request_id, size), *parts, end)))
-                self._close(done)
+                self._done = None
+                done(self._connection, self.keep)
                 return
         pieces = [] if parts is None else _records(protocol.STDOUT, self.request_id, parts)
         pieces.append(end)

@@ -70,7 +70,10 @@ class Response:
         """All of the reply. What is a list is at hand and goes in as few pieces as it fits; what is produced step by
         step is sent step by step, as PEP 3333 has it, and no longer than somebody reads it."""
         if isinstance(result, (list, tuple)):
-            parts = [part if type(part) is bytes else _as_bytes(part) for part in result]
+            parts = list(result)
+            for position, part in enumerate(parts):
+                if type(part) is not bytes:
+                    parts[position] = _as_bytes(part)
             if not self._begun:
                 parts.insert(0, self._take_head(sum(map(len, parts)) if len(parts) <= 1 else None))
             self._request.reply(parts)
