@@ -22,10 +22,10 @@ class Heirs(Generic[T]):
         os.register_at_fork(after_in_child=self._forked)
 
     def add(self, one: T) -> None:
-        self._all = [*(ref for ref in self._all if ref() is not None), weakref.ref(one)]
+        self._all.append(weakref.ref(one, self._all.remove))
 
     def _forked(self) -> None:
-        for ref in self._all:
+        for ref in tuple(self._all):
             one = ref()
             if one is not None:
                 self._act(one)

@@ -87,27 +87,33 @@ def opening(received: bytes, roles: Collection[int]) -> tuple[Opened, bytes | No
     if same_one != 1 or kind != PARAMS or same_id != request_id or not length:
         return None
     stop = 24 + length
-    rest = received[stop + padding :]
+    behind = stop + padding
     params_end, empty_body = _ends(request_id)
-    if not rest.startswith(params_end):
+    if not received.startswith(params_end, behind):
         return None
     params, keep = _decoder.decode(received[24:stop]), flags & KEEP_CONN != 0
-    if rest == empty_body and role != FILTER:
-        return (params, request_id, role, keep, b""), None
-    rest = rest[8:]
-    body = _whole_body(rest, request_id) if role != FILTER else b""
-    return (params, request_id, role, keep, body), None if body else rest
+    behind += 8
+    if role == FILTER:
+        body = None
+    elif len(received) == behind + 8 and received.endswith(empty_body):
+        body = b""
+    else:
+        body = _whole_body(received, behind, request_id)
+    if body is None:
+        return (params, request_id, role, keep, b""), received[behind:]
+    return (params, request_id, role, keep, body), None
 
 
-def _whole_body(received: bytes, request_id: int) -> bytes:
-    """The body, if these bytes are one record of it and its end, and nothing else."""
-    if len(received) < 17:
-        return b""
-    version, kind, same_id, length, padding = _unpack_header(received)
-    stop = 8 + length
+def _whole_body(received: bytes, position: int, request_id: int) -> bytes | None:
+    """The body, if what begins there is one record of it and its end, and nothing else."""
+    if len(received) - position < 17:
+        return None
+    version, kind, same_id, length, padding = _unpack_header(received, position)
+    start = position + 8
+    stop = start + length
     if version != 1 or kind != STDIN or same_id != request_id:
-        return b""
-    return received[8:stop] if received[stop + padding :] == end_of_stream(STDIN, request_id) else b""
+        return None
+    return received[start:stop] if received[stop + padding :] == end_of_stream(STDIN, request_id) else None
 
 
 @lru_cache(maxsize=64)
