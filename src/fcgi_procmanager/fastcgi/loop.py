@@ -90,7 +90,9 @@ class FastCGI:
         self._lingering: dict[int, Connection] = {}
         self._watched: set[int] = set()
         self._call: tuple[socket.socket, int] | None = None  # a listener that the gate said has a connection
-        self._next_look = 0.0  # monotonic seconds; until then those that are held are not asked
+        self._next_look = (
+            0.0  # monotonic seconds; new connections come in a row, and those held are not asked until then
+        )
         self._in_hand: Request | None = None
         self._draining = False
         self._lane_gate = gate
@@ -120,6 +122,7 @@ class FastCGI:
                     if request is not None:
                         return request
                     continue
+                self._next_look = 0.0
             self._wait()
 
     @property
@@ -253,7 +256,7 @@ class FastCGI:
             self._pass_on()
         if self._watched:
             self._expire()
-            self._next_look = monotonic() + _LOOK
+            self._next_look = 0.0 if self._call is None else monotonic() + _LOOK
 
     def _next_deadline(self) -> float:
         deadline = FOREVER
