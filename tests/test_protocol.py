@@ -489,6 +489,51 @@ def test_an_opening_is_what_the_parser_finds(body: bytes, padding: int, role: in
         assert found[1] is None, "such a request needs no parser"
 
 
+def test_a_file_that_nobody_asked_for_is_dropped() -> None:
+    parser = Parser(EVERY_ROLE)
+    parser.feed(fcgi.begin() + fcgi.params_records({}))
+    for _ in range(100):
+        parser.feed(fcgi.record(fcgi.DATA, 1, b"d" * 60_000))
+        parser.feed(fcgi.record(fcgi.DATA, 1, b"d" * 60_000)[:5000])
+        parser.feed(fcgi.record(fcgi.DATA, 1, b"d" * 60_000)[5000:])
+    assert not parser.data
+    parser.feed(fcgi.record(fcgi.STDIN, 1, b"body") + fcgi.record(fcgi.STDIN, 1))
+    assert (list(parser.stdin), parser.input_complete) == ([b"body"], True)
+
+
+@pytest.mark.parametrize("cut", [8, 100, 60_008])
+def test_a_file_before_the_end_of_the_body_is_bounded(cut: int) -> None:
+    parser = Parser(EVERY_ROLE)
+    parser.feed(fcgi.begin(role=fcgi.FILTER) + fcgi.params_records({}))
+    record = fcgi.record(fcgi.DATA, 1, b"d" * 60_000)
+
+    def much() -> None:
+        for _ in range(100):
+            parser.feed(record[:cut])
+            parser.feed(record[cut:])
+
+    with pytest.raises(ProtocolError, match="before the end of the body"):
+        much()
+    assert sum(map(len, parser.data)) <= protocol.MAX_EARLY_DATA
+
+
+def test_a_file_behind_the_body_is_not_bounded() -> None:
+    parser = Parser(EVERY_ROLE)
+    parser.feed(fcgi.begin(role=fcgi.FILTER) + fcgi.params_records({}) + fcgi.record(fcgi.STDIN, 1))
+    for _ in range(100):
+        parser.feed(fcgi.record(fcgi.DATA, 1, b"d" * 60_000, 3))
+        parser.data.clear()
+
+
+def test_an_authorizer_without_a_body_and_the_next_request_behind_it() -> None:
+    parser = Parser(EVERY_ROLE)
+    parser.feed(fcgi.request_bytes(role=fcgi.AUTHORIZER, keep=True) + fcgi.request_bytes(id=2, keep=True))
+    assert (parser.request_id, parser.role, parser.unsent) == (1, fcgi.AUTHORIZER, b"")
+    parser.next_request()
+    parser.resume()
+    assert (parser.request_id, parser.role, parser.input_complete) == (2, fcgi.RESPONDER, True)
+
+
 @pytest.mark.parametrize("padding", [0, 7])
 def test_a_body_is_passed_on_as_it_comes(padding: int) -> None:
     parser = Parser()

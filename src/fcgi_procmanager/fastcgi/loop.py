@@ -89,12 +89,13 @@ class FastCGI:
         self._idle: dict[int, Connection] = {}
         self._lingering: dict[int, Connection] = {}
         self._watched: set[int] = set()
-        self._call: tuple[socket.socket, int] | None = None  # a listener that the gate said has a connection
+        self._calls: list[int] = []  # listeners that the gate said have a connection
         self._next_look = (
             0.0  # monotonic seconds; new connections come in a row, and those held are not asked until then
         )
         self._in_hand: Request | None = None
         self._draining = False
+        self._drain_by = FOREVER
         self._lane_gate = gate
         _heirs.add(self)
         if gate is None:
@@ -115,7 +116,7 @@ class FastCGI:
                     return None
                 if self._ready:  # what it said has been read already: no event will come for it
                     continue
-            elif not self._watched or self._call is not None or monotonic() < self._next_look:
+            elif not self._watched or self._calls or monotonic() < self._next_look:
                 connection = self._take()
                 if connection is not None:
                     request = self._look(connection)
@@ -167,10 +168,11 @@ class FastCGI:
     # -- taking connections -------------------------------------------------------------------------------------------
 
     def _take(self) -> Connection | None:
-        """A new connection, if there is one now."""
-        doors = self._doors if self._call is None else (self._call,)
-        self._call = None
-        for listener, family in doors:
+        """A new connection, if there is one now. Whichever listener called: another worker that was called for this one
+        may have been faster, and then takes from the others as well."""
+        calls, self._calls = self._calls, []
+        for door in self._doors:
+            listener, family = door
             try:
                 # `listener.accept()` without its Python half, which makes an object we have no use for.
                 descriptor, address = listener._accept()  # type: ignore[attr-defined]
@@ -180,12 +182,22 @@ class FastCGI:
                 if error.errno not in _PASSING:  # no descriptor left, say: what is held must be served all the same
                     self._refuse(error)
                 continue
+            if len(self._doors) > 1:
+                self._next_door(door, calls)
             sock = socket.SocketType(family, socket.SOCK_STREAM, 0, descriptor)
             if self._allowed is not None and not (isinstance(address, tuple) and address[0] in self._allowed):
                 sock.close()
                 continue
             return Connection(sock, self._limits)
         return None
+
+    def _next_door(self, taken: tuple[socket.socket, int], calls: list[int]) -> None:
+        """The other listeners have their turn: first the next time, and at once by another worker, if this one was
+        woken for them too."""
+        self._doors = (*(door for door in self._doors if door is not taken), taken)
+        owed = [number for number in calls if number != taken[0].fileno()]
+        if owed:
+            self._gate.pass_on(*owed)
 
     def _refuse(self, error: OSError) -> None:
         self.manager.notify(f"accept: {error.strerror}")
@@ -236,13 +248,13 @@ class FastCGI:
 
     def _put(self, place: dict[int, Connection], connection: Connection, seconds: float) -> None:
         number = connection.fileno()
-        connection.deadline = monotonic() + seconds
-        place[number] = connection
         if number not in self._watched:
             if len(self._watched) >= _MAX_HELD:
                 self._close_oldest()
             self._gate.add(number)
             self._watched.add(number)
+        connection.deadline = monotonic() + seconds
+        place[number] = connection
 
     def _wait(self) -> None:
         gate = self._gate
@@ -252,11 +264,11 @@ class FastCGI:
                     gate.add_listener(number)
         for number in gate.wait(self._next_deadline() if self._watched else FOREVER):
             self._called(number)
-        if self._call is not None and (self._ready or self._leaving):
+        if self._calls and (self._ready or self._leaving):
             self._pass_on()
         if self._watched:
             self._expire()
-            self._next_look = 0.0 if self._call is None else monotonic() + _LOOK
+            self._next_look = monotonic() + _LOOK if self._calls else 0.0
 
     def _next_deadline(self) -> float:
         deadline = FOREVER
@@ -267,8 +279,8 @@ class FastCGI:
         return deadline
 
     def _pass_on(self) -> None:
-        self._call = None
-        self._gate.pass_on(*(listener.fileno() for listener, _ in self._doors))
+        calls, self._calls = self._calls, []
+        self._gate.pass_on(*calls)
 
     def _called(self, number: int) -> None:
         if number in self._speaking:
@@ -279,10 +291,8 @@ class FastCGI:
         elif number in self._lingering:
             if not self._lingering[number].discard():
                 self._drop(self._lingering.pop(number))
-        else:
-            for door in self._doors:
-                if door[0].fileno() == number:
-                    self._call = door
+        elif any(listener.fileno() == number for listener, _ in self._doors):
+            self._calls.append(number)
 
     def _expire(self) -> None:
         now = monotonic()
@@ -337,7 +347,11 @@ class FastCGI:
         if connection.dead:
             self._drop(connection)
         elif keep:
-            if connection.next_request():
+            if self._leaving and not self._draining:
+                self._drain()
+            if monotonic() >= self._drain_by:  # a peer that always has one more would keep a worker that is to leave
+                self._drop(connection)
+            elif connection.next_request():
                 self._ready.append(connection)
             elif connection.dead:
                 self._drop(connection)
@@ -356,11 +370,11 @@ class FastCGI:
         if not self._draining:
             self._draining = True
             self._gate.remove_listeners()
-            if self._call is not None:
+            if self._calls:
                 self._pass_on()
-            deadline = monotonic() + self.drain_timeout
+            self._drain_by = monotonic() + self.drain_timeout
             for connection in self._speaking.values():
-                connection.deadline = min(connection.deadline, deadline)
+                connection.deadline = min(connection.deadline, self._drain_by)
         for number, connection in tuple(self._idle.items()):
             del self._idle[number]
             connection.deadline = FOREVER

@@ -26,6 +26,7 @@ REQUEST_COMPLETE, CANT_MPX_CONN, OVERLOADED, UNKNOWN_ROLE = 0, 1, 2, 3
 
 MAX_CONTENT = 65535  # bytes of content in one record
 MAX_PARAMS = 1 << 20  # bytes of name-value pairs of one request: ten times what web servers let through
+MAX_EARLY_DATA = 1 << 20  # bytes of a Filter's file that may come before the end of the body
 MAX_UNSENT = 1 << 16  # bytes of answers to management records that a peer may let pile up
 
 _HEADER = struct.Struct("!BBHHBx")
@@ -138,6 +139,7 @@ class Parser:
         "_active",
         "_buffer",
         "_capability",
+        "_early_data",
         "_into",
         "_params",
         "_params_size",
@@ -180,6 +182,7 @@ class Parser:
         self._active = False
         self._params: list[bytes] = []
         self._params_size = 0
+        self._early_data = 0
         self.request_id = 0
         self.role = 0
         self.keep = False
@@ -206,6 +209,11 @@ class Parser:
     def _over(self) -> bool:
         return self.stdin_ended and (self.role != FILTER or self.data_ended)
 
+    @property
+    def _awaits_nothing(self) -> bool:
+        """An Authorizer has no body; some web servers send the end of one, others the next request."""
+        return self.role == AUTHORIZER and self.head is not None
+
     def resume(self) -> None:
         """Look at what came behind the previous request."""
         if self._buffer:
@@ -226,7 +234,7 @@ class Parser:
             stop = start + length
             if version != 1:
                 raise ProtocolError(f"FastCGI version {version}, not 1")
-            if kind == BEGIN_REQUEST and self._over:
+            if kind == BEGIN_REQUEST and (self._over or self._awaits_nothing):
                 break
             if stop + padding > end:
                 if length and self._is_body(kind, request_id):
@@ -255,14 +263,25 @@ class Parser:
         self._rest -= count
 
     def _is_body(self, kind: int, request_id: int) -> bool:
-        return kind in (STDIN, DATA) and request_id == self.request_id and self.head is not None
+        if request_id != self.request_id or self.head is None:
+            return False
+        return kind == STDIN or (kind == DATA and self.role == FILTER)
 
     def _begin_to_stream(self, kind: int, content: bytes, length: int, padding: int) -> None:
         chunks, ended = (self.stdin, self.stdin_ended) if kind == STDIN else (self.data, self.data_ended)
+        if kind == DATA:
+            self._allow_data(length)
         self._into = None if ended else chunks
         if content and not ended:
             chunks.append(content)
         self._rest, self._skip = length - len(content), padding
+
+    def _allow_data(self, length: int) -> None:
+        """Nobody can ask for the file of a Filter before its body has ended: until then it piles up."""
+        if not self.stdin_ended:
+            self._early_data += length
+            if self._early_data > MAX_EARLY_DATA:
+                raise ProtocolError(f"more than {MAX_EARLY_DATA} bytes of a file before the end of the body")
 
     def _go_on(self, received: bytes) -> bytes:
         """More of the record that is being passed on. Returns what comes behind it."""
@@ -285,7 +304,8 @@ class Parser:
             self._parameters(content)
         elif kind == STDIN:
             self.stdin_ended = self._stream(self.stdin, content, self.stdin_ended)
-        elif kind == DATA:
+        elif kind == DATA and self.role == FILTER:
+            self._allow_data(len(content))
             self.data_ended = self._stream(self.data, content, self.data_ended)
         elif kind == ABORT_REQUEST:
             self._abort()

@@ -68,8 +68,9 @@ class Request:
 
     @property
     def stdin(self) -> IO[bytes]:
-        """The body. Reading it raises PeerGone (an OSError) when it ends early."""
+        """The body. Reading it raises PeerGone (an OSError) when it ends early. Raises ValueError after `finish`."""
         if self._input is None:
+            self._refuse_when_finished()
             parser = self._connection.parser
             if parser is None:
                 self._input = io.BytesIO(self._body)
@@ -81,6 +82,7 @@ class Request:
     def data(self) -> IO[bytes]:
         """The file of a Filter request. It comes behind the body: what is left unread of that is dropped."""
         if self._data is None:
+            self._refuse_when_finished()
             parser = self._connection.parser
             if parser is None or self.role != protocol.FILTER:
                 self._data = io.BytesIO()
@@ -88,6 +90,7 @@ class Request:
                 while not self._stdin_ended(parser):
                     parser.stdin.clear()
                     self._connection.receive_body(parser)
+                parser.stdin.clear()
                 self._data = self._stream(parser, parser.data, parser.data_ended, self._data_ended)
         return self._data
 
@@ -111,9 +114,12 @@ class Request:
     def _data_ended(self, parser: Parser) -> bool:
         return self._ended(parser, parser.data_ended)
 
-    def _ended(self, parser: Parser, flag: bool) -> bool:
+    def _refuse_when_finished(self) -> None:
         if self._done is None:
             raise ValueError("the request is finished: its input is gone")
+
+    def _ended(self, parser: Parser, flag: bool) -> bool:
+        self._refuse_when_finished()
         if not flag and parser.aborted:
             raise PeerGone("the web server has withdrawn the request")
         return flag
