@@ -25,8 +25,18 @@ HEAD = """
     import os, sys, time
     from fcgi_procmanager import FastCGI, ProcManager
     from fcgi_procmanager.fastcgi import loop
-    from harness.inside import say
 """
+
+SEVERAL = (
+    HEAD
+    + """
+    manager = ProcManager(int(sys.argv[1]))
+    for path in sys.argv[2:]:
+        manager.listen(path)
+    manager.manage()
+    fcgi = FastCGI(manager=manager)
+"""
+)
 
 
 def test_the_longest_held_makes_room_for_the_last(run_script: Run, sock_path: str) -> None:
@@ -64,13 +74,8 @@ def test_a_connection_at_each_listener_and_a_worker_for_each(run_script: Run, so
     to be in progress."""
     other = f"{sock_path}.2"
     script = run_script(
-        HEAD
+        SEVERAL
         + """
-    manager = ProcManager(2)
-    for path in sys.argv[1:]:
-        manager.listen(path)
-    manager.manage()
-    fcgi = FastCGI(manager=manager)
     while request := fcgi.accept():
         manager.pre_dispatch()
         mine, others = request.params["PATH_INFO"][1:].split("-")
@@ -83,7 +88,7 @@ def test_a_connection_at_each_listener_and_a_worker_for_each(run_script: Run, so
         request.finish()
         manager.post_dispatch()
 """,
-        args=[sock_path, other],
+        args=[2, sock_path, other],
         cwd=tmp_path,
     )
     script.wait_log("initialized", 3)
@@ -98,19 +103,14 @@ def test_a_connection_at_each_listener_and_a_worker_for_each(run_script: Run, so
 def test_a_busy_listener_does_not_starve_another(run_script: Run, sock_path: str) -> None:
     other = f"{sock_path}.2"
     script = run_script(
-        HEAD
+        SEVERAL
         + """
-    manager = ProcManager(1)
-    for path in sys.argv[1:]:
-        manager.listen(path)
-    manager.manage()
-    fcgi = FastCGI(manager=manager)
     while request := fcgi.accept():
         time.sleep(0.002)  # the others connect meanwhile
         request.stdout.write(b"Status: 200 OK\\r\\n\\r\\nhello")
         request.finish()
 """,
-        args=[sock_path, other],
+        args=[1, sock_path, other],
     )
     script.wait_log("initialized", 2)
     over = threading.Event()

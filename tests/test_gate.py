@@ -141,6 +141,25 @@ def test_a_full_baton_blocks_nobody(baton: Baton) -> None:
     baton.give()
 
 
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_baton_is_not_for_one_that_has_left_its_listeners(
+    signals: Signals, baton: Baton, listener: socket.socket, when: str
+) -> None:
+    """It takes no connection: with the baton in its hand, another one would go on sleeping."""
+    leaving, another = Gate(signals, baton=baton), Gate(None, baton=baton)
+    for gate in (leaving, another):
+        gate.add_listener(listener.fileno())
+    if when == "before":
+        baton.give()
+    leaving.remove_listeners()
+    if when == "after":
+        baton.give()
+    assert leaving.wait(monotonic()) == []
+    assert another.wait(soon()) == [listener.fileno()]
+    leaving.close()
+    another.close()
+
+
 def test_listeners_are_left_together(signals: Signals, listener: socket.socket) -> None:
     gate = Gate(signals)
     gate.add_listener(listener.fileno())

@@ -44,6 +44,11 @@ class Baton:
         except OSError:
             pass  # another worker was faster
 
+    @property
+    def given(self) -> bool:
+        """Somebody has given it, and nobody has taken it yet."""
+        return _any_readable(self.read_end)
+
     def close(self) -> None:
         os.close(self.read_end)
         os.close(self._write_end)
@@ -63,6 +68,7 @@ class Gate:
         self._in_seconds = hasattr(select, "epoll")
         self.wake = signals.fileno() if signals else -1  # readable when a signal has come
         self._closed = False
+        self._hears_baton = False
         self._open()
         _heirs.add(self)
 
@@ -73,6 +79,7 @@ class Gate:
                 self.add(fd)
         if self._baton is not None:
             self._poller.register(self._baton.read_end, select.POLLIN | _EXCLUSIVE)
+            self._hears_baton = True
 
     def add(self, fd: int) -> None:
         self._poller.register(fd, select.POLLIN)
@@ -90,6 +97,13 @@ class Gate:
     def remove_listeners(self) -> None:
         for fd in tuple(self.listeners):
             self.remove(fd)
+        if self._baton is not None and self._hears_baton:
+            # The baton is for those who accept. This one may have been the one that it woke: so it wakes one more, who at
+            # worst finds nothing.
+            self._poller.unregister(self._baton.read_end)
+            self._hears_baton = False
+            if self._baton.given:
+                self._baton.give()
 
     def wait(self, deadline: float = FOREVER) -> list[int]:
         """The descriptors that are ready: of listeners and of what was added. Empty after a signal, the end of the
@@ -121,12 +135,8 @@ class Gate:
     def pass_on(self, *listeners: int) -> None:
         """This worker was woken for one of these listeners and does not accept: wake another one instead. Not for an
         empty backlog: busy workers would hand the baton round and round."""
-        if self._baton is not None:
-            poller = select.poll()
-            for fd in listeners:
-                poller.register(fd, select.POLLIN)
-            if poller.poll(0):
-                self._baton.give()
+        if self._baton is not None and _any_readable(*listeners):
+            self._baton.give()
 
     def close(self) -> None:
         self._closed = True
@@ -144,3 +154,10 @@ class Gate:
 
 
 _heirs = Heirs(Gate.renew)
+
+
+def _any_readable(*fds: int) -> bool:
+    poller = select.poll()
+    for fd in fds:
+        poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))

@@ -38,7 +38,7 @@ _LINGER = 2.0  # seconds a peer that still sends gets to read our reply, before 
 # Seconds a new connection gets to say its first word before another one may be taken: longer than a web server that was
 # preempted between its connect and its send. Once there is a silent one, the others are not given much.
 _MOMENT, _SHORT_MOMENT = 0.02, 0.001
-_LOOK = 0.001  # seconds; those that are held are asked no more often than this while new connections come in a row
+_LOOK = 0.001  # seconds between looks at those that are held, while new connections come in a row
 # Errors of a connection that was lost before it was accepted, which accept(2) hands on: nothing of ours is wrong.
 _PASSING = (errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EPERM)
 _MAX_HELD = 1000  # connections; beyond it the one that has been silent longest makes room
@@ -90,9 +90,8 @@ class FastCGI:
         self._lingering: dict[int, Connection] = {}
         self._watched: set[int] = set()
         self._calls: list[int] = []  # listeners that the gate said have a connection
-        self._next_look = (
-            0.0  # monotonic seconds; new connections come in a row, and those held are not asked until then
-        )
+        # Monotonic seconds. Until then new connections come in a row, and those held are not asked.
+        self._next_look = 0.0
         self._in_hand: Request | None = None
         self._draining = False
         self._drain_by = FOREVER
@@ -349,7 +348,8 @@ class FastCGI:
         elif keep:
             if self._leaving and not self._draining:
                 self._drain()
-            if monotonic() >= self._drain_by:  # a peer that always has one more would keep a worker that is to leave
+            # A peer that always has one more would keep a worker that is to leave.
+            if self._draining and monotonic() >= self._drain_by:
                 self._drop(connection)
             elif connection.next_request():
                 self._ready.append(connection)
