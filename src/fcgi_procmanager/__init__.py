@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from .errors import BootError, ConfigError, ListenError, PidFileError, ProcManagerError, ProtocolError
-from .manager import ProcManager
+from .manager.procmanager import ProcManager
 
 if TYPE_CHECKING:
     from .fastcgi import FastCGI, WSGIServer, adopt

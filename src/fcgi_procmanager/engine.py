@@ -12,14 +12,15 @@ import signal
 from collections.abc import Mapping
 from typing import Any, Callable, NoReturn
 
-from . import checks, signals
-from .clock import monotonic
+from .basics import checks
+from .basics.clock import monotonic
+from .basics.states import Role
 from .errors import ConfigError, PidFileError
 from .limits import KB, Limits, environment_number
-from .manager import ProcManager as Core
-from .pidfile import PidFile as LockedFile
-from .pidfile import holder, read_pid
-from .states import Role
+from .manager.procmanager import ProcManager as Core
+from .system import signals
+from .system.pidfile import PidFile as LockedFile
+from .system.pidfile import holder, read_pid
 
 __all__ = ["Constrained", "PidFile", "PlackProcManager", "ProcManager", "augment"]
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import psutil
 
-from . import checks
+from .basics import checks
+from .basics.states import Role
 from .errors import ConfigError
-from .manager import ProcManager
-from .states import Role
+from .manager.procmanager import ProcManager
 
 KB = 1024
 MB = 1024 * KB

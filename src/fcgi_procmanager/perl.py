@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
-from . import checks, exits
+from .basics import checks, exits
+from .basics.states import Role
 from .errors import ConfigError, PidFileError
 from .limits import MB, Limits, environment_number, measure
-from .manager import ProcManager as Core
-from .pidfile import PidFile
-from .proctitle import set_title
-from .states import Role
+from .manager.procmanager import ProcManager as Core
+from .system.pidfile import PidFile
+from .system.proctitle import set_title
 
 if TYPE_CHECKING:
     from typing import Concatenate, ParamSpec, TypeVar

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from .. import __version__, exits
+from .. import __version__
+from ..basics import exits
 from ..errors import ProcManagerError
 from .arguments import Parser, parse
 from .check import add as add_check

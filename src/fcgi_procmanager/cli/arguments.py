@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .. import exits
+from ..basics import exits
 from .messages import PROGRAM, one_line
 
 __all__ = ["Options", "Parser", "octal", "parse", "seconds", "whole"]

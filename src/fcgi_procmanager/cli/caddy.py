@@ -16,10 +16,10 @@ import sys
 import sysconfig
 from typing import Any, Callable
 
-from .. import exits
-from ..clock import monotonic
+from ..basics import exits
+from ..basics.clock import monotonic
 from ..errors import ConfigError
-from ..listeners import Listener
+from ..sockets.listener import Listener
 
 __all__ = ["Caddy", "configuration", "find_caddy"]
 

@@ -17,7 +17,7 @@ from typing import Any, Callable
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
-from .. import exits
+from ..basics import exits
 from ..errors import BootError
 from .arguments import Options
 from .loading import cache_settled_sources_only, describe_failure, load, search_here

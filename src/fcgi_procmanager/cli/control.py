@@ -17,10 +17,10 @@ from typing import Any
 
 import psutil
 
-from .. import exits
-from ..clock import milliseconds, monotonic
+from ..basics import exits
+from ..basics.clock import milliseconds, monotonic
 from ..errors import ConfigError
-from ..pidfile import holder
+from ..system.pidfile import holder
 from .arguments import Options, seconds
 from .hosting import STARTING
 from .messages import complain

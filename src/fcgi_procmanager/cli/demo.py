@@ -15,7 +15,7 @@ from html import escape
 from typing import Any, Callable
 from urllib.parse import parse_qs
 
-from ..manager import ProcManager
+from ..manager.procmanager import ProcManager
 from .arguments import Options, whole
 from .hosting import Application, Place, host
 from .messages import say

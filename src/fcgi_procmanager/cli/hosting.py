@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Callable, NoReturn
 
-from .. import exits
-from ..clock import FOREVER, monotonic
+from ..basics import exits
+from ..basics.clock import FOREVER, monotonic
+from ..basics.states import ManagerState, Role
 from ..errors import BootError, ConfigError, ListenError, ProcManagerError
-from ..listeners import Listener
-from ..manager import ProcManager
-from ..proctitle import set_title
-from ..states import ManagerState, Role
+from ..manager.procmanager import ProcManager
+from ..sockets.listener import Listener
+from ..system.proctitle import set_title
 from . import web
 from .messages import story
 

@@ -9,9 +9,9 @@ import argparse
 import os
 from typing import Any
 
-from ..addresses import parse_address
 from ..errors import ConfigError
-from ..manager import ProcManager
+from ..manager.procmanager import ProcManager
+from ..sockets.addresses import parse_address
 from .arguments import Options, octal, seconds, whole
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, load_class, search_here

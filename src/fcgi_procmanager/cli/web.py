@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import atexit
 import os
-import select
 import shutil
 import socket
 import tempfile
 from typing import NoReturn
 
-from .. import addresses, exits, listeners, systemd
-from ..clock import FOREVER, monotonic
+from ..basics import exits
+from ..basics.clock import FOREVER, monotonic
+from ..basics.states import ManagerEvent, Role
 from ..errors import ConfigError
-from ..listeners import Listener
-from ..manager import ProcManager
-from ..states import ManagerEvent, Role
+from ..manager.procmanager import ProcManager
+from ..sockets import addresses
+from ..sockets.binding import bind
+from ..sockets.listener import Listener
+from ..system import sdnotify
+from ..system.poll import any_readable
 from .caddy import Caddy, configuration, find_caddy
 
 __all__ = ["PrivateDirectory", "WithWeb"]
@@ -49,7 +52,7 @@ class WithWeb(ProcManager):
         where = addresses.parse_address(address)
         if where.kind != "tcp":
             raise ConfigError(f"--web {address!r} is not understood: give HOST:PORT, such as 127.0.0.1:8000")
-        self._web_listener = listeners.bind(where)
+        self._web_listener = bind(where)
         self._directory = PrivateDirectory()
         return _url(self._web_listener.socket)
 
@@ -79,7 +82,7 @@ class WithWeb(ProcManager):
         """Worker, at its end: if the manager was killed, nobody else removes its directory."""
         # Its pipe ends before its children are given to another parent: who asks for the parent here may be told that
         # it is there. And what this worker has forked comes here as well.
-        if os.getpid() == worker and self._pipes is not None and _is_readable(self._pipes.lifeline):
+        if os.getpid() == worker and self._pipes is not None and any_readable(self._pipes.lifeline):
             self._directory.remove_for_owner()
 
     def wait(self) -> int | None:
@@ -94,7 +97,7 @@ class WithWeb(ProcManager):
     def die(self, message: str, status: int = exits.OK) -> NoReturn:
         if self._running:
             self._life.on(ManagerEvent.STOP)
-            systemd.stopping()
+            sdnotify.stopping()
             self._drain()
         super().die(message, status)
 
@@ -165,12 +168,6 @@ class PrivateDirectory:
 
     def remove_for_owner(self) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-
-
-def _is_readable(descriptor: int) -> bool:
-    poller = select.poll()
-    poller.register(descriptor, select.POLLIN)
-    return bool(poller.poll(0))
 
 
 def _url(sock: socket.socket) -> str:

@@ -15,7 +15,7 @@ from flup.server.fcgi_base import BaseFCGIServer
 from flup.server.fcgi_single import WSGIServer as SingleServer
 
 from ..errors import ConfigError
-from ..manager import ProcManager
+from ..manager.procmanager import ProcManager
 from . import protocol
 from .request import Request
 from .wsgi import WSGIServer

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
-from ..clock import FOREVER, milliseconds, monotonic
+from ..basics.clock import FOREVER, milliseconds, monotonic
 from ..errors import ProtocolError
 from . import protocol
 from .protocol import Parser

@@ -14,8 +14,8 @@ import threading
 import traceback
 from typing import Callable
 
-from ..gate import Gate
-from ..manager import ProcManager
+from ..manager.procmanager import ProcManager
+from ..worker.gate import Gate
 
 
 class Hooks:
@@ -26,7 +26,7 @@ class Hooks:
         self._manager = manager
         self._lock = threading.Lock()
         # post_dispatch leaves by SystemExit, which would end one thread only: the main thread does it instead.
-        manager.add_duty(lambda: True)
+        manager.add_busy_check(lambda: True)
 
     def enter(self) -> None:
         with self._lock:

@@ -21,13 +21,13 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from typing import Union
 
-from .. import checks
-from ..clock import FOREVER, monotonic
+from ..basics import checks
+from ..basics.clock import FOREVER, monotonic
 from ..errors import ProtocolError
-from ..gate import Gate
-from ..heirs import Heirs
-from ..listeners import Listener
-from ..manager import ProcManager
+from ..manager.procmanager import ProcManager
+from ..sockets.listener import Listener
+from ..system.atfork import AtFork
+from ..worker.gate import Gate
 from . import protocol
 from .connection import Connection, Limits
 from .request import Request
@@ -96,9 +96,9 @@ class FastCGI:
         self._draining = False
         self._drain_by = FOREVER
         self._lane_gate = gate
-        _heirs.add(self)
+        _at_fork.add(self)
         if gate is None:
-            self.manager.add_duty(self.busy)
+            self.manager.add_busy_check(self.busy)
             atexit.register(self._finish_in_hand)
 
     def accept(self) -> Request | None:
@@ -392,7 +392,7 @@ class FastCGI:
             return False
 
 
-_heirs = Heirs(FastCGI._disown)
+_at_fork = AtFork(FastCGI._disown)
 
 
 def _sockets(listener: Listening | Iterable[Listening] | None, manager: ProcManager) -> tuple[socket.socket, ...]:

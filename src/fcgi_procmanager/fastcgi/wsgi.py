@@ -16,12 +16,13 @@ from wsgiref.handlers import CGIHandler
 
 from flup.server.fcgi_single import WSGIServer as FlupServer
 
-from .. import checks, farewell
+from ..basics import checks
+from ..basics.states import Role
 from ..errors import ConfigError, ListenError, ProtocolError
-from ..gate import Gate
-from ..listeners import Listener
-from ..manager import ProcManager
-from ..states import Role
+from ..manager.procmanager import ProcManager
+from ..sockets.listener import Listener
+from ..system import fastexit
+from ..worker.gate import Gate
 from . import protocol
 from .connection import PeerGone
 from .environ import common_environ, environ_of
@@ -127,7 +128,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         except SystemExit:
             if leave is None:
                 raise
-            farewell.disarm()  # the worker leaves with the application's status
+            fastexit.disarm()  # the worker leaves with the application's status
         finally:
             fcgi.close()
         if leave is not None:

@@ -1,0 +1,51 @@
+"""Values that a caller gives, looked at where they are given. Each returns the value or raises ConfigError, which names the
+parameter. Pure; runs in any process.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+
+from ..errors import ConfigError
+
+
+def count(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(f"{name} must be a whole number, not {value!r}")
+    if value < 0:
+        raise ConfigError(f"{name} must not be negative: {value}")
+    return value
+
+
+def seconds(name: str, value: object) -> float:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise ConfigError(f"{name} must be a number of seconds, not {value!r}")
+    if not 0 <= value < math.inf:
+        raise ConfigError(f"{name} must be 0 or more seconds: {value}")
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def text(name: str, value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ConfigError(f"{name} must be a string without NUL, not {value!r}")
+    return value
+
+
+def path(name: str, value: object) -> str | os.PathLike[str] | None:
+    if value is not None and not isinstance(value, (str, os.PathLike)):
+        raise ConfigError(f"{name} must be a path or None, not {value!r}")
+    return value
+
+
+def timeout(name: str, value: object) -> float:
+    """Seconds that must not be 0: something is to be waited for."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        raise ConfigError(f"{name} must be more than 0 seconds, not {value!r}")
+    return float(value)

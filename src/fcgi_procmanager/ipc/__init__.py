@@ -1,0 +1,1 @@
+"""What keeps a manager and its workers together without a signal."""

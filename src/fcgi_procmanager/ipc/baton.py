@@ -1,0 +1,40 @@
+"""The baton: a wake-up that one worker owes to another; see worker/gate.py for when it is passed.
+
+Made in the manager before its first fork, shared by all its workers. Must never block.
+"""
+
+from __future__ import annotations
+
+import os
+
+from ..system.poll import any_readable
+
+
+class Baton:
+    """The pipe that hands an owed wake-up to another worker. Made in the manager, shared by all its workers."""
+
+    def __init__(self) -> None:
+        self.read_end, self._write_end = os.pipe()
+        os.set_blocking(self.read_end, False)
+        os.set_blocking(self._write_end, False)
+
+    def give(self) -> None:
+        try:
+            os.write(self._write_end, b"\0")
+        except OSError:
+            pass  # full: nobody is idle, and whoever becomes idle tries to accept first
+
+    def take(self) -> None:
+        try:
+            os.read(self.read_end, 1)
+        except OSError:
+            pass  # another worker was faster
+
+    @property
+    def given(self) -> bool:
+        """Somebody has given it, and nobody has taken it yet."""
+        return any_readable(self.read_end)
+
+    def close(self) -> None:
+        os.close(self.read_end)
+        os.close(self._write_end)

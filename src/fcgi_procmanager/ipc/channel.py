@@ -1,0 +1,75 @@
+"""The pipes between a manager and its workers: what keeps them together without a signal.
+
+Made in the manager before its first fork; a worker keeps its ends of them. Must never wait for the other side.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+
+from .baton import Baton
+
+READY = b"R"  # it can serve
+REFUSED = b"F"  # it cannot be prepared, and why
+EXCUSED = b"E"  # it has served, or was told to leave: if it ends with status 0, its replacement need not wait
+
+_REPORT = struct.Struct("=cIH")  # kind, pid, length of the text that follows
+_TEXT_LIMIT = 400  # bytes; with its header far below PIPE_BUF, so that reports of many workers never mix
+
+
+class Pipes:
+    """The three pipes between a manager and its workers.
+
+    The lifeline: only the manager has its write end, so its end of file says that the manager is gone. Reports: workers
+    write, the manager reads. The baton: see gate.py.
+    """
+
+    def __init__(self) -> None:
+        self.lifeline, self._lifeline_write = os.pipe()
+        self.reports, self._reports_write = os.pipe()
+        os.set_blocking(self.reports, False)
+        self.baton = Baton()
+        self._unread = b""
+
+    def keep_worker_ends(self) -> None:
+        os.close(self._lifeline_write)
+        os.close(self.reports)
+        self._lifeline_write = self.reports = -1
+
+    def report(self, kind: bytes, text: str = "") -> None:
+        """Worker: the one thing it has to say."""
+        data = text.encode()[:_TEXT_LIMIT]
+        try:
+            os.write(self._reports_write, _REPORT.pack(kind, os.getpid(), len(data)) + data)
+        except OSError:
+            pass  # no manager any more: noticed by the lifeline
+
+    def read_reports(self) -> list[tuple[bytes, int, str]]:
+        """Manager: what has been reported since the last call."""
+        try:
+            while chunk := os.read(self.reports, 65536):
+                self._unread += chunk
+        except BlockingIOError:
+            pass
+        reports = []
+        while len(self._unread) >= _REPORT.size:
+            kind, pid, length = _REPORT.unpack_from(self._unread)
+            text = self._unread[_REPORT.size : _REPORT.size + length].decode(errors="replace")
+            self._unread = self._unread[_REPORT.size + length :]
+            reports.append((kind, pid, text))
+        return reports
+
+    def poll(self, wake: int, timeout: int | None) -> list[int]:
+        poller = select.poll()
+        poller.register(self.reports, select.POLLIN)
+        if wake >= 0:
+            poller.register(wake, select.POLLIN)
+        return [fd for fd, _ in poller.poll(timeout)]
+
+    def close(self) -> None:
+        for fd in (self.lifeline, self._lifeline_write, self.reports, self._reports_write):
+            if fd >= 0:
+                os.close(fd)
+        self.baton.close()

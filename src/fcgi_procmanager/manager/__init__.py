@@ -1,0 +1,1 @@
+"""The manager: its loop, what it keeps, and `ProcManager`, the face of both halves."""

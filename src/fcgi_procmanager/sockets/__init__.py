@@ -1,0 +1,1 @@
+"""Listening sockets: what people write for them, making them, inheriting them, removing them."""

@@ -1,0 +1,230 @@
+"""A PID file that is locked, put in place atomically, and removed only by its owner.
+
+The manager acquires and releases; a forked child only abandons; the stop and reload commands only ask `holder`. This
+module must never follow a symbolic link, write into a file that is already in place, or remove one of another owner.
+
+The locked descriptor is the truth, the number in the file is a courtesy to readers. Rejected: trusting the number
+alone (recycled after a crash, and two starters can both find it dead), and writing first and locking later (a rival
+sees an empty file and takes it for a stale one).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator
+
+from ..errors import PidFileError
+
+__all__ = ["PidFile", "holder", "read_pid"]
+
+_READ_LIMIT = 64
+_PID_MAX = 2**31 - 1  # pid_t
+_NUMBER = re.compile(rb"[ \t]*([0-9]{1,10})[ \t\r]*(?:\n|\Z)")
+_MTIME_SLACK = 1.0  # seconds; process start times are known to a clock tick, file times to the file system's grain
+_ATTEMPTS = 200
+_PAUSE = 0.005  # with _ATTEMPTS: a rival has one second to finish what takes it a millisecond
+
+
+class PidFile:
+    """One PID file. Acquire in the process whose number it shall hold, after any daemon fork."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+        self._descriptor: int | None = None
+        self._pid = 0
+
+    def acquire(self) -> None:
+        """Manager: put our number in place, or raise `PidFileError` and change nothing."""
+        if self._descriptor is not None and self._pid == os.getpid():
+            return
+        self.abandon()
+        try:
+            self._acquire()
+        except OSError as error:
+            raise PidFileError(f"{self.path} cannot be used as a PID file: {error.strerror or error}") from error
+
+    def release(self) -> None:
+        """Manager: remove the file if it is still ours. May be repeated, never raises."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        with contextlib.suppress(OSError):
+            if self._pid == os.getpid() and self._is_ours(descriptor):
+                os.unlink(self.path)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+
+    def abandon(self) -> None:
+        """A forked child: close the inherited descriptor; the file and the manager's lock stay."""
+        # A child that kept the descriptor would keep the lock alive after its manager; one that unlocked it would take
+        # the lock from its manager, since both share it. Therefore: close, and nothing else.
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
+
+    def _acquire(self) -> None:
+        temporary = f"{self.path}.{os.getpid()}.{os.urandom(4).hex()}"
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(descriptor, b"%d\n" % os.getpid())
+            self._put_in_place(temporary)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+        self._descriptor, self._pid = descriptor, os.getpid()
+
+    def _put_in_place(self, temporary: str) -> None:
+        for _ in range(_ATTEMPTS):
+            if self._link(temporary) or self._replace_stale(temporary):
+                return
+            time.sleep(_PAUSE)
+        raise self._held(read_pid(self.path))
+
+    def _link(self, temporary: str) -> bool:
+        """Take a free path. A link, unlike a rename, fails when a rival was faster."""
+        try:
+            os.link(temporary, self.path)
+        except FileExistsError:
+            return False
+        return True
+
+    def _replace_stale(self, temporary: str) -> bool:
+        """Take the path from a dead owner; False if it changed under us and is to be looked at again."""
+        with _opened(self.path) as present:
+            if present is None:
+                return False
+            pid = _parse(present)
+            if not _try_lock(present):
+                # Locked, but the number is nobody's: a rival is replacing this file at this moment, or somebody asks
+                # who holds it. Refusing now would name a dead process, therefore look again.
+                if pid is not None and _is_alive(pid):
+                    raise self._held(pid)
+                return False
+            # We may have locked a file that a rival has meanwhile replaced or removed: renaming over the path would
+            # take the rival's. Only the holder of its lock moves the file in place, so what is true now stays true.
+            if not _is_at(self.path, present):
+                return False
+            if pid is not None and _is_older(pid, os.fstat(present).st_mtime):
+                raise self._held(pid)
+            os.rename(temporary, self.path)
+            return True
+
+    def _is_ours(self, descriptor: int) -> bool:
+        # A manager that does not lock writes its number into our file in place: same inode, other owner.
+        return _try_lock(descriptor) and _is_at(self.path, descriptor) and _parse(descriptor) == self._pid
+
+    def _held(self, pid: int | None) -> PidFileError:
+        who = "another process" if pid is None else f"process {pid}"
+        return PidFileError(f"{self.path} is held by {who}: stop it first, or choose another --pidfile")
+
+
+def read_pid(path: str | os.PathLike[str]) -> int | None:
+    """Any process: the number in the file, living or not; None if there is no such file or no number in it."""
+    with contextlib.suppress(OSError, PidFileError), _opened(os.fspath(path)) as present:
+        return None if present is None else _parse(present)
+    return None
+
+
+def holder(path: str | os.PathLike[str]) -> int | None:
+    """Any process: the living process that holds the file, None if there is none."""
+    with contextlib.suppress(OSError, PidFileError), _opened(os.fspath(path)) as present:
+        return None if present is None else _living_holder(present)
+    return None
+
+
+def _living_holder(present: int) -> int | None:
+    pid = _parse(present)
+    if pid is None:
+        return None
+    if not _try_lock(present, fcntl.LOCK_SH):
+        return pid if _is_alive(pid) else None
+    return pid if _is_older(pid, os.fstat(present).st_mtime) else None
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[int | None]:
+    """A descriptor of the regular file at `path`, None if nothing is there; anything else is refused unopened."""
+    descriptor = _open_regular(path)
+    try:
+        yield descriptor
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _open_regular(path: str) -> int | None:
+    try:
+        _refuse_irregular(path, os.lstat(path))
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        _refuse_irregular(path, os.fstat(descriptor))
+    except PidFileError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_irregular(path: str, status: os.stat_result) -> None:
+    if stat.S_ISLNK(status.st_mode):
+        raise PidFileError(f"{path} is a symbolic link: name the file itself, or choose another --pidfile")
+    if not stat.S_ISREG(status.st_mode):
+        raise PidFileError(f"{path} is not a regular file: move it away, or choose another --pidfile")
+
+
+def _try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(path: str, descriptor: int) -> bool:
+    """Whether `path` names the open file. An open file's inode number is never given away, so equal means the same."""
+    try:
+        return os.path.samestat(os.lstat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _parse(descriptor: int) -> int | None:
+    found = _NUMBER.match(os.pread(descriptor, _READ_LIMIT, 0))
+    pid = int(found[1]) if found else 0
+    return pid if 0 < pid <= _PID_MAX else None
+
+
+def _is_alive(pid: int) -> bool:
+    return _started(pid) is not None
+
+
+def _is_older(pid: int, written: float) -> bool:
+    """Whether another living process `pid` started before the file was written, so that it can be the one it names."""
+    started = _started(pid)
+    return pid != os.getpid() and started is not None and started <= written + _MTIME_SLACK
+
+
+def _started(pid: int) -> float | None:
+    """When the process started, 0 if that is secret, None if it is dead or a zombie."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return float(process.create_time())
+    except psutil.NoSuchProcess:
+        return None
+    except psutil.AccessDenied:
+        return 0.0

@@ -1,0 +1,1 @@
+"""A worker's life: its wait, its hooks around requests, its ways out."""
