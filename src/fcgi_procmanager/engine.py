@@ -15,6 +15,7 @@ from typing import Any, Callable, NoReturn
 from .basics import checks
 from .basics.clock import monotonic
 from .basics.states import Role
+from .children.registry import Children
 from .errors import ConfigError, PidFileError
 from .limits import KB, Limits, environment_number
 from .manager.procmanager import ProcManager as Core
@@ -72,6 +73,12 @@ class PidFile(LockedFile):
         return os.path.lexists(self.path)
 
 
+def _path_or_object(name: str, value: Any) -> Any:
+    if value is not None and not isinstance(value, (str, os.PathLike)) and not hasattr(value, "write"):
+        raise ConfigError(f"{name} must be a path or an object with write and remove, not {value!r}")
+    return value
+
+
 class ProcManager(Core):
     """The object of FCGI::Engine: the core with `pidfile` as an object, too, and the names of the original's pid table.
 
@@ -83,13 +90,12 @@ class ProcManager(Core):
         given = {"process_name": "perl-fcgi", "manager_process_name": "perl-fcgi-pm", **(parameters or {}), **more}
         pidfile, role = given.pop("pidfile", None), given.pop("role", Role.MANAGER)
         super().__init__(**given)
-        if pidfile is not None and not isinstance(pidfile, (str, os.PathLike)) and not hasattr(pidfile, "write"):
-            raise ConfigError(f"pidfile must be a path or an object with write and remove, not {pidfile!r}")
-        if role not in set(Role):
-            raise ConfigError(f"role must be 'manager' or 'server', not {role!r}")
-        self.pidfile: Any = pidfile
+        self.pidfile = pidfile
+        self._before_manage = Children()
         self._written: Any = None  # a foreign PID file object that we have asked to write
-        self.role = Role(role)
+        self.role = role
+
+    pidfile: Any = checks.Parameter[Any](_path_or_object)
 
     def write_pid_file(self) -> None:
         try:
@@ -130,13 +136,21 @@ class ProcManager(Core):
 
     def add_pid(self, pid: int) -> None:
         """Manager: count this child, which the application has forked, as a worker."""
-        self._crew.children.add(pid, monotonic())
+        self._workers.add(pid, monotonic())
 
     def remove_pid(self, pid: int) -> None:
-        self._crew.children.remove(pid)
+        self._workers.remove(pid)
 
     def forget_all_pids(self) -> None:
-        self._crew.children.clear()
+        self._workers.clear()
+
+    @property
+    def server_pids(self) -> list[int]:
+        return self._workers.pids
+
+    @property
+    def _workers(self) -> Children:
+        return self._half.workers if self._half is not None else self._before_manage
 
     def get_all_pids(self) -> list[int]:
         return self.server_pids
@@ -152,7 +166,7 @@ class ProcManager(Core):
     def setup_signal_actions(self, with_sa_restart: bool = False) -> None:
         """Put SA_RESTART on TERM and HUP, or take it off."""
         if self._signals.open:
-            signals.restart(with_sa_restart)
+            self._signals.restart(with_sa_restart)
 
     def setup_signal_handler(self) -> None:
         """TERM and HUP are heard again."""

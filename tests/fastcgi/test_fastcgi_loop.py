@@ -316,7 +316,7 @@ def test_in_one_process(listener: socket.socket) -> None:
             assert request.finished
             assert client.read_reply(number + 1).body == b"here"
     server.close()
-    server.manager._drop_gate()
+    server.manager._worker.close_gate()
     assert set(open_fds()) == before
 
 
@@ -332,7 +332,7 @@ def test_close_finishes_and_lets_go(listener: socket.socket) -> None:
         server.close()
         other.send(b"")  # its connection is still in the backlog, the listener's owner may go on
         assert listener.fileno() >= 0
-    server.manager._drop_gate()
+    server.manager._worker.close_gate()
 
 
 @pytest.mark.parametrize("name", ["head_timeout", "idle_timeout", "receive_timeout", "send_timeout", "drain_timeout"])

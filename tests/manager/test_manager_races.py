@@ -100,7 +100,7 @@ class Manager(ProcManager):
             super().exit(message, status)
         raise SystemExit
 def left():
-    manager._leave = False
+    manager._worker.leaving.told = False
     say("left")
 manager = Manager(1)
 listener = manager.listen(sys.argv[1])

@@ -263,7 +263,7 @@ class Manager(ProcManager):
                 time.sleep(100)
         if os.path.exists("bad"):
             os._exit(1)
-manager = Manager(1, die_timeout=0.1)
+manager = Manager(1, reload_timeout=0.1)
 manager.manage()
 say("up")
 idle(manager)

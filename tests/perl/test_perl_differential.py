@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -208,6 +209,7 @@ def term_twice(play: Play) -> None:
     held = play.hold("wait")
     play.signal(SIGTERM)
     play.script.wait_log("sending TERM")
+    time.sleep(1.1)  # sooner, it is the first one once more
     play.signal(SIGTERM)
     try:
         wait_until(lambda: not alive(play.script.pid), LEAVES)

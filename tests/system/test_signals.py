@@ -38,6 +38,7 @@ def serve(manager, listener, answer):
 def signals() -> Iterator[Signals]:
     signals = Signals()
     yield signals
+    signals.take()  # what is not taken is delivered again
     signals.close()
 
 
@@ -107,6 +108,48 @@ def test_closing_restores_what_was_found(signals: Signals) -> None:
             os.close(end)
 
 
+def test_what_was_not_acted_on_is_delivered_again(signals: Signals) -> None:
+    heard: list[int] = []
+    old = signal.signal(signal.SIGHUP, lambda number, _: heard.append(number))
+    try:
+        for taken in (False, True):
+            signals.install(("HUP",))
+            signal.raise_signal(signal.SIGHUP)
+            if taken:
+                signals.take()
+            signals.close()
+            assert heard == [signal.SIGHUP]
+    finally:
+        signal.signal(signal.SIGHUP, old)
+
+
+def test_a_child_of_the_application_has_the_handlers_that_were_found(signals: Signals) -> None:
+    """What its parent has noted is not its own, and TERM ends it at once, also the one that comes first of all."""
+    signals.install(("TERM", "HUP"))
+    signal.raise_signal(signal.SIGHUP)
+    for _ in range(100):
+        told, tell = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.close(tell)
+            os.read(told, 1)
+            os._exit(0)
+        os.close(told)
+        os.kill(pid, signal.SIGTERM)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGTERM
+        os.close(tell)
+    assert signals.take() == ["HUP"]
+
+
+@pytest.mark.parametrize("name", ["TERM", "HUP"])
+def test_a_replaced_handler_is_taken_back_at_a_dispatch(signals: Signals, name: str) -> None:
+    signals.install(("TERM", "HUP"))
+    signal.signal(signal.Signals[f"SIG{name}"], signal.SIG_DFL)
+    signals.restart(True)
+    signal.raise_signal(signal.Signals[f"SIG{name}"])
+    assert signals.take() == [name]
+
+
 def test_closing_after_the_owner_of_the_wakeup_descriptor_is_gone(signals: Signals) -> None:
     ends = os.pipe()
     os.set_blocking(ends[1], False)
@@ -149,7 +192,7 @@ def test_a_child_does_not_share_the_pipe(signals: Signals) -> None:
     before = os.fstat(signals.fileno())
     signals.renew()
     assert not os.path.samestat(before, os.fstat(signals.fileno()))
-    assert (signals.noted, readable(signals.fileno())) == (False, False)
+    assert (signals.noted, readable(signals.fileno())) == ((), False)
     signal.raise_signal(signal.SIGHUP)
     assert readable(signals.fileno())
 

@@ -6,16 +6,48 @@ from __future__ import annotations
 
 import math
 import os
+from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
 
 from ..errors import ConfigError
+from .states import Role
+
+T = TypeVar("T")
+
+
+class Parameter(Generic[T]):
+    """An attribute that is checked whenever it is set. It is read from the object's own dict, as fast as any other."""
+
+    def __init__(self, check: Callable[[str, Any], T]) -> None:
+        self._check = check
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __set__(self, instance: object, value: T) -> None:
+        instance.__dict__[self._name] = self._check(self._name, value)
+
+    if TYPE_CHECKING:  # with a real one, each reading would be a call
+
+        def __get__(self, instance: object, owner: type | None = None) -> T: ...
+
+
+def number(name: str, value: object) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ConfigError(f"{name} must be a whole number, not {value!r}")
+    return value
 
 
 def count(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ConfigError(f"{name} must be a whole number, not {value!r}")
-    if value < 0:
+    if number(name, value) < 0:
         raise ConfigError(f"{name} must not be negative: {value}")
-    return value
+    return number(name, value)
+
+
+def role(name: str, value: object) -> Role:
+    try:
+        return Role(value)
+    except ValueError:
+        raise ConfigError(f"{name} must be 'manager' or 'server', not {value!r}") from None
 
 
 def seconds(name: str, value: object) -> float:

@@ -17,6 +17,9 @@ class Role(str, enum.Enum):
     MANAGER = "manager"
     SERVER = "server"
 
+    def __str__(self) -> str:
+        return self.value
+
 
 class ManagerState(enum.Enum):
     IDLE = "idle"  # made, or ended: no worker, no handler, no file

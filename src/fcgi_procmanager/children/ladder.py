@@ -1,6 +1,7 @@
 """The ladder that a stop climbs: TERM, TERM again each second, KILL at the deadline. Pure: no process, no clock.
 
-It only goes up. TERM is repeated because the receiver may be foreign code that lost the first one; ours has not.
+It only goes up. The first signal is TERM unless the child understands another one. It is repeated because the receiver may be
+foreign code that lost it; ours does not.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ RESEND = 1.0  # seconds; a lost TERM costs at most this, an idle machine one wak
 
 
 class Ladder:
-    """When to send what to one worker that has been asked to leave. Times are monotonic seconds."""
+    """When to send what to one child that has been asked to leave. Times are monotonic seconds."""
 
-    __slots__ = ("deadline", "next_at")
+    __slots__ = ("deadline", "first", "next_at")
 
-    def __init__(self, now: float, timeout: float | None) -> None:
-        """`timeout`: seconds until KILL; 0 or None for never, as in the originals."""
+    def __init__(self, now: float, timeout: float | None, first: str = "TERM") -> None:
+        """`timeout`: seconds until KILL; 0 or None for never, as in the originals. `first`: the signal that asks."""
+        self.first = first
         self.deadline = now + timeout if timeout else FOREVER
         self.next_at = now  # when `due` has something to say
 
@@ -28,7 +30,7 @@ class Ladder:
             self.next_at = now + RESEND  # a process in an uninterruptible sleep dies later: try again
             return "KILL"
         self.next_at = min(now + RESEND, self.deadline)
-        return "TERM"
+        return self.first
 
     def force(self) -> None:
         """What is due next is KILL, at once."""

@@ -1,7 +1,7 @@
-"""The workers of one manager, as processes: reaped, asked to leave, killed. Nobody else calls waitpid or kill.
+"""The children of one manager, as processes: reaped, asked to leave, killed. Nobody else calls waitpid or kill.
 
-Runs in the manager. Knows who is there (children.py), who is due for what (shutdown.py) and when to try again
-(policy.py); it decides nothing about how many there should be, and forks nobody.
+Runs in the manager. Knows who is there (registry.py) and who is due for what (ladder.py). What the end of a child means is for
+the part of the loop that the child belongs to; a child that is in no part's registry is the application's own.
 """
 
 from __future__ import annotations
@@ -15,35 +15,29 @@ from ..basics.exits import Exit
 from ..basics.states import WorkerEvent
 from ..system import signals
 from .ladder import Ladder
-from .registry import Child, Children
-from .respawn import Respawn
+from .registry import WORKER, Child, Registry
+
+Ended = Callable[[Child, Exit], None]
 
 
-class Crew:
-    """notify: for one line of the log. last_words: called before the death of a worker is judged, to hear its reports."""
+class Reaper:
+    """notify: for one line of the log. ended: called with each child of ours that is gone, after it was announced.
+    last_words: called before that, to hear what the child has reported."""
 
-    def __init__(self, notify: Callable[[str], None], last_words: Callable[[], object]) -> None:
-        self.children = Children()
-        self.respawn = Respawn()
+    def __init__(
+        self, registry: Registry, notify: Callable[[str], None], ended: Ended, last_words: Callable[[], object]
+    ) -> None:
+        self.registry = registry
         self.child_ended = False  # SIGCHLD came since the last look at who is lost
         self.killed = 0  # workers that were sent KILL
         self._notify = notify
+        self._ended = ended
         self._last_words = last_words
-
-    def __len__(self) -> int:
-        return len(self.children)
-
-    @property
-    def everybody(self) -> list[Child]:
-        return [*self.children.staying.values(), *self.children.leaving.values()]
 
     @property
     def next_at(self) -> float:
         """When somebody is due for a signal (monotonic seconds)."""
-        return min((child.ladder.next_at for child in self.children.leaving.values() if child.ladder), default=FOREVER)
-
-    def forked(self, pid: int) -> None:
-        self.children.add(pid, monotonic())
+        return min((child.ladder.next_at for child in self.registry.leaving if child.ladder), default=FOREVER)
 
     # -- reaping ------------------------------------------------------------------------------------------------------
 
@@ -53,8 +47,8 @@ class Crew:
             pid, raw = os.waitpid(-1, os.WNOHANG)
         except ChildProcessError:
             # No child at all. What the registry still holds was reaped by somebody else.
-            for lost in self.children.pids:
-                self.bury(lost, Exit(None))
+            for lost in self.registry.everybody:
+                self.bury(lost.pid, Exit(None))
             return None
         if pid == 0:
             self._bury_lost()
@@ -63,18 +57,13 @@ class Crew:
         return pid
 
     def bury(self, pid: int, exit: Exit) -> None:
-        """A child is gone: say so, and judge whether its replacement has to wait."""
+        """A child is gone: say so, and tell whoever it belongs to."""
         self._last_words()
-        child = self.children.remove(pid)
+        child = self.registry.remove(pid)
         if child is None:
             return  # not ours: an orphan that came to process 1, or a helper of the application
-        self._notify(f"server (pid {pid}) exited with status {exit}")
-        if child.ladder is not None or (child.excused and exit.clean):
-            self.respawn.left(child.ready_at, monotonic())
-            return
-        delay = self.respawn.died(child.spawned_at, child.ready_at, monotonic())
-        if delay and not self.respawn.hopeless:
-            self._notify(f"{self.respawn.failures} servers in a row failed; the next one starts in {delay:.1f} s")
+        self._notify(f"{child.kind} (pid {pid}) exited with status {exit}")
+        self._ended(child, exit)
 
     def _bury_lost(self) -> None:
         """A child has ended and there is none to reap: if it was one of ours, somebody else reaped it (a thread of the
@@ -82,56 +71,68 @@ class Crew:
         if not self.child_ended or not hasattr(os, "waitid"):
             return
         self.child_ended = False
-        for pid in self.children.pids:
+        for child in self.registry.everybody:
             try:
-                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                self.bury(pid, Exit(None))
+                self.bury(child.pid, Exit(None))
 
     # -- asking to leave ----------------------------------------------------------------------------------------------
 
-    def retire(self, chosen: Iterable[Child], timeout: float) -> None:
-        """Ask these workers to leave, now; they have `timeout` seconds, 0 for no limit."""
+    def retire(self, chosen: Iterable[Child], timeout: float, first: str = "TERM") -> None:
+        """Ask these children to leave, now; they have `timeout` seconds, 0 for no limit."""
         chosen = list(chosen)
         if not chosen:
             return
-        self._notify("sending TERM to PIDs, " + " ".join(str(child.pid) for child in chosen))
+        self._notify(f"sending {first} to PIDs, " + " ".join(str(child.pid) for child in chosen))
+        self.ask_to_leave(chosen, timeout, first)
+
+    def ask_to_leave(self, chosen: Iterable[Child], timeout: float, first: str = "TERM") -> None:
+        """The same, without a word."""
         now = monotonic()
         for child in chosen:
-            self.children.retire(child, Ladder(now, timeout))
+            self.registry.retire(child, Ladder(now, timeout, first))
         self.escalate()
 
     def escalate(self) -> None:
         """Send those who have been asked to leave what is due."""
         now = monotonic()
-        for child in list(self.children.leaving.values()):
+        for child in self.registry.leaving:
             due = child.ladder.due(now) if child.ladder else None
             if due is not None:
                 self._send(child, due)
 
     def force(self) -> None:
         """Those who are leaving are due for KILL."""
-        for child in self.children.leaving.values():
+        for child in self.registry.leaving:
             if child.ladder:
                 child.ladder.force()
 
     def kill_everybody(self) -> None:
         """KILL, and reap, each by its number: another child of the application may live on."""
-        for child in self.everybody:
-            self.children.retire(child, Ladder(monotonic(), None))
-            self._send(child, "KILL")
-        for pid in self.children.pids:
-            try:
-                self.bury(pid, Exit(os.waitpid(pid, 0)[1]))
-            except ChildProcessError:
-                self.bury(pid, Exit(None))
+        for child in self.registry.everybody:
+            self.kill(child)
+        for child in self.registry.everybody:
+            self.bury(child.pid, _collect(child.pid))
+
+    def kill(self, child: Child) -> None:
+        """KILL. It is reaped in its time."""
+        self.registry.retire(child, Ladder(monotonic(), None))
+        self._send(child, "KILL")
 
     def _send(self, child: Child, name: str) -> None:
         try:
-            os.kill(child.pid, signals.KILL if name == "KILL" else signals.number(name))
+            os.kill(child.pid, signals.number(name))
         except ProcessLookupError:
             self.bury(child.pid, Exit(None))  # not even a zombie is left: somebody else reaped it
             return
         if name == "KILL":
             child.on(WorkerEvent.KILL)
-            self.killed += 1
+            self.killed += child.kind == WORKER
+
+
+def _collect(pid: int) -> Exit:
+    try:
+        return Exit(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return Exit(None)

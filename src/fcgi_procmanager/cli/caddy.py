@@ -1,76 +1,49 @@
-"""Caddy: one process of the web server, its configuration, and where its binary is.
+"""Caddy: where its binary is, its configuration, and how it is started.
 
 Runs in the manager. Must never let it write anything, speak for us to systemd, or outlive the manager.
 """
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import sysconfig
-from typing import Any, Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from ..basics import exits
-from ..basics.clock import monotonic
+from ..children.launch import Program
 from ..errors import ConfigError
 from ..sockets.listener import Listener
 
-__all__ = ["Caddy", "configuration", "find_caddy"]
+__all__ = ["configuration", "find_caddy", "program"]
 
 _RETRY = "5s"  # for a worker socket with a full queue
 _BODY_BUFFER = 1 << 20  # bytes of a request body that Caddy collects: a slow sender pins no worker
-_PR_SET_PDEATHSIG = 1
 
 
-class Caddy:
-    """One process of the web server."""
-
-    def __init__(self, binary: str, config: dict[str, Any], descriptor: int, home: str) -> None:
-        """Start it. Raises ConfigError when the binary cannot be run."""
-        self.started_at = monotonic()
-        try:
-            # A session of its own: control-C at a terminal reaches the manager alone, which ends things in order.
-            self._process = subprocess.Popen(
+@contextmanager
+def program(binary: str, config: dict[str, Any], listener: int, home: str) -> Iterator[Program]:
+    """Caddy with this configuration, to be executed inside the block. The listening socket keeps its number."""
+    # A pipe takes this much without a reader, so it is written before there is one.
+    given, write_end = os.pipe()
+    try:
+        with open(write_end, "wb") as pipe:
+            pipe.write(json.dumps(config).encode())
+        with open(os.devnull, "wb") as null:
+            yield Program(
                 [binary, "run", "--config", "-"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(descriptor,),
-                cwd=home,
-                env=_environment(home),
-                start_new_session=True,
-                preexec_fn=_ends_with_its_parent(),  # noqa: PLW1509 it makes two system calls and takes no lock
+                _environment(home),
+                {0: given, 1: null.fileno(), listener: listener},
+                directory=home,
+                session=True,  # control-C at a terminal reaches the manager alone, which ends things in order
+                dies_with_us=True,
             )
-        except (OSError, subprocess.SubprocessError) as error:
-            raise ConfigError(f"{binary} cannot be run ({error}): install fcgi-procmanager[web] again") from None
-        self.pid = self._process.pid
-        self._configure(json.dumps(config).encode())
-
-    def _configure(self, config: bytes) -> None:
-        assert self._process.stdin is not None
-        try:
-            with self._process.stdin as stdin:
-                stdin.write(config)
-        except BrokenPipeError:
-            pass  # it has ended already, which is noticed in its time
-
-    @property
-    def ended(self) -> bool:
-        return self._process.poll() is not None
-
-    def terminate(self) -> None:
-        """Ask it to finish what is in flight and end."""
-        self._process.terminate()
-
-    def kill(self) -> None:
-        """End it now."""
-        self._process.kill()
-        self._process.wait()
+    finally:
+        os.close(given)
 
 
 def find_caddy() -> str:
@@ -125,19 +98,3 @@ def _environment(home: str) -> dict[str, str]:
     """Nothing of ours: Caddy would answer to NOTIFY_SOCKET and write into the home directory."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "TZ") if name in os.environ}
     return {**kept, "HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home, "TMPDIR": home}
-
-
-def _ends_with_its_parent() -> Callable[[], None] | None:
-    """For the child, before it becomes Caddy: be sent TERM when the manager is gone, even by KILL (Linux)."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        # The manager may have died before the request was in place: then nobody will tell us.
-        if os.getppid() != parent:
-            os._exit(exits.FAILED)
-
-    return ask

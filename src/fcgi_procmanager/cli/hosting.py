@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Callable, NoReturn
+from typing import Any, Callable
 
 from ..basics import exits
 from ..basics.clock import FOREVER, monotonic
 from ..basics.states import ManagerState, Role
 from ..errors import BootError, ConfigError, ListenError, ProcManagerError
+from ..manager.half import ManagerHalf
+from ..manager.loop import Part
 from ..manager.procmanager import ProcManager
 from ..sockets.listener import Listener
-from ..system.proctitle import set_title
-from . import web
 from .messages import story
+from .web import Web
 
 __all__ = ["STARTING", "Application", "Hosting", "Place", "host"]
 
@@ -57,73 +58,57 @@ class Place:
     web: str | None = None
 
 
-class Hosting(ProcManager):
-    """What the command adds to a manager class: it loads the application in each worker, and keeps its log back until the
-    first worker is ready, so that a mistake is one line and not the last of many."""
+class Hosting(Part):
+    """What the command adds to a manager: it loads the application in each worker, and keeps the log back until the first
+    worker is ready, so that a mistake is one line and not the last of many."""
 
-    application: Application
-    on_ready: Callable[[], None] | None = None
-    _kept: list[str] | None = None
-    _kept_until = FOREVER
-    _prepared = False  # worker: it has loaded the application, and its hooks have been called
+    starting_suffix = STARTING
 
-    def manage(self) -> bool:
-        if self.n_processes == 0:
-            self.application.load()
-        else:
-            self._kept, self._kept_until = [], monotonic() + _PATIENCE
-        return super().manage()
+    def __init__(self, manager: ProcManager, application: Application, on_ready: Callable[[], None] | None) -> None:
+        self._manager = manager
+        self._application = application
+        self._on_ready = on_ready
+        self._half: ManagerHalf | None = None
+        self._kept: list[str] | None = []
+        self.next_at = monotonic() + _PATIENCE
 
-    def server_init(self) -> None:
-        self.application.load()
-        super().server_init()
-        self._prepared = True
-        self.change_process_name()
+    @property
+    def refusal(self) -> str | None:
+        """Why no worker could be prepared, if that is all that there is to say."""
+        return self._kept[-1] if self._kept else None
 
-    def change_process_name(self) -> None:
-        """The title of a worker says while it is starting: that is how `reload` knows when it is ready."""
-        if self.role is Role.SERVER and not self._prepared:
-            set_title(self.process_name + STARTING)
-        else:
-            super().change_process_name()
+    def begin(self, half: ManagerHalf) -> None:
+        self._half = half
 
-    def notify(self, message: str) -> None:
-        if self._kept is not None and self.role is Role.MANAGER:
-            self._kept.append(message)
-        else:
-            super().notify(message)
-
-    def wait(self) -> int | None:
-        pid = super().wait()
-        if self._life.state is ManagerState.RUNNING and self.on_ready is not None:
-            greet, self.on_ready = self.on_ready, None
+    def turn(self, now: float) -> bool:
+        if self._half is None or (self._kept is None and self._on_ready is None):
+            return False
+        if self._half.life.state is ManagerState.RUNNING:
             self._tell_kept()
-            greet()
-        elif self._life.state is not ManagerState.STARTING or monotonic() >= self._kept_until:
+            if self._on_ready is not None:
+                greet, self._on_ready = self._on_ready, None
+                greet()
+        elif self._half.life.state is not ManagerState.STARTING or now >= self.next_at:
             self._tell_kept()
-        return pid
+        return False
 
-    def exit(self, message: str, status: int = exits.OK) -> NoReturn:
-        if self.role is Role.MANAGER:
-            if self._kept is not None and status == exits.USAGE:
-                self._refuse(message)
+    def keeps_back(self, message: str) -> bool:
+        if self._kept is None:
+            return False
+        self._kept.append(message)
+        return True
+
+    def last_line(self, status: int) -> None:
+        if status != exits.USAGE:
             self._tell_kept()
-        super().exit(message, status)
-
-    def _refuse(self, message: str) -> NoReturn:
-        """The workers could not be prepared: no log, one line."""
-        try:
-            super().exit(message, exits.USAGE)
-        except SystemExit:
-            raise BootError(message) from None
 
     def _tell_kept(self) -> None:
-        kept, self._kept, self._kept_until = self._kept or (), None, FOREVER
+        kept, self._kept, self.next_at = self._kept or (), None, FOREVER
         for message in kept:
-            self.notify(message)
+            self._manager.notify(message)
 
-    def _next_deadline(self) -> float:
-        return min(super()._next_deadline(), self._kept_until)
+    def prepare_worker(self) -> None:
+        self._application.load()
 
 
 def host(
@@ -136,17 +121,23 @@ def host(
 ) -> int:
     """Serve `application` until told to stop. `settings` are for the constructor of `base`; `on_ready` is called in the
     manager with the URL, None without a web server, once the first worker is ready. Raises ProcManagerError."""
-    manager = _make(Hosting if place.web is None else HostingWithWeb, base, settings)
-    manager.application = application
-    url = _open_web(manager, place)
-    if on_ready is not None:
-        manager.on_ready = lambda: on_ready(manager, url)
-    _serve(application, manager)
+    manager = _make(base, settings)
+    web = _open_web(manager, place)
+    url = web.url if web is not None else None
+    hosting = Hosting(manager, application, (lambda: on_ready(manager, url)) if on_ready is not None else None)
+    manager.attend(hosting)
+    if manager.n_processes == 0:
+        application.load()
+    try:
+        _serve(application, manager)
+    except SystemExit as stop:
+        if stop.code == exits.USAGE and manager.role is Role.MANAGER and hosting.refusal is not None:
+            raise BootError(hosting.refusal) from None
+        raise
+    finally:
+        if web is not None and manager.role is Role.MANAGER:
+            web.discard()
     return exits.OK
-
-
-class HostingWithWeb(web.WithWeb, Hosting):
-    """Both."""
 
 
 def _serve(application: Application, manager: ProcManager) -> None:
@@ -155,27 +146,27 @@ def _serve(application: Application, manager: ProcManager) -> None:
     WSGIServer(application, manager=manager).run()
 
 
-def _make(kind: type[Hosting], base: type[ProcManager], settings: dict[str, Any]) -> Hosting:
+def _make(base: type[ProcManager], settings: dict[str, Any]) -> ProcManager:
     try:
-        made: Hosting = type(base.__name__, (kind, base), {"__module__": base.__module__})(**settings)
+        return base(**settings)
     except ProcManagerError:
         raise
     except Exception as error:
         given = ", ".join(settings)
         raise ConfigError(f"{base.__module__}:{base.__name__} cannot be made with {given}: {story(error)}") from None
-    return made
 
 
-def _open_web(manager: Hosting, place: Place) -> str | None:
-    """Bind what is to be bound; the URL if there is one. The web address first, since it is the likelier to be in use."""
-    if place.web is None or not isinstance(manager, web.WithWeb):
+def _open_web(manager: ProcManager, place: Place) -> Web | None:
+    """Bind what is to be bound. The web address first, since it is the likelier to be in use."""
+    if place.web is None:
         _listen(manager, place)
         return None
-    url = manager.open_web(place.web)
+    web = Web(manager, place.web)
     if not place.addresses:
-        place.addresses.append(manager.private_socket())
-    manager.web_target = _listen(manager, place)
-    return url
+        place.addresses.append(web.private_socket())
+    web.target = _listen(manager, place)
+    manager.attend(web)
+    return web
 
 
 def _listen(manager: ProcManager, place: Place) -> Listener:

@@ -14,141 +14,120 @@ import os
 import shutil
 import socket
 import tempfile
-from typing import NoReturn
 
 from ..basics import exits
-from ..basics.clock import FOREVER, monotonic
-from ..basics.states import ManagerEvent, Role
+from ..basics.clock import monotonic
+from ..basics.exits import Exit
+from ..children.registry import Child
 from ..errors import ConfigError
+from ..ipc.channel import Channel
+from ..manager.half import ManagerHalf
+from ..manager.loop import Part
 from ..manager.procmanager import ProcManager
 from ..sockets import addresses
 from ..sockets.binding import bind
 from ..sockets.listener import Listener
-from ..system import sdnotify
 from ..system.poll import any_readable
-from .caddy import Caddy, configuration, find_caddy
+from .caddy import configuration, find_caddy, program
 
-__all__ = ["PrivateDirectory", "WithWeb"]
+__all__ = ["PrivateDirectory", "Web"]
 
 _YOUNG = 1.0  # seconds; one that ends sooner would end again
 _MARGIN = 1.0  # seconds for Caddy to end after its own grace period
-_INSISTENT = ("TERM", "INT", "QUIT")
 
 
-class WithWeb(ProcManager):
-    """What `--web` adds to a manager class. `open_web` and `web_target` are set before `manage()`."""
+class Web(Part):
+    """The part of the manager's loop that keeps Caddy running. `target`, the listener of the workers, is set before `manage()`."""
 
-    web_target: Listener
-    _web_listener: Listener
-    _directory: PrivateDirectory
-    _caddy: Caddy | None = None
-    _caddy_until = FOREVER
+    kind = "web server"
+    target: Listener
 
-    def open_web(self, address: str) -> str:
-        """Bind the web address; its URL. Raises ConfigError and ListenError."""
-        if self.n_processes == 0:
+    def __init__(self, manager: ProcManager, address: str) -> None:
+        """Bind the web address. Raises ConfigError and ListenError."""
+        if manager.n_processes == 0:
             raise ConfigError("--web needs a worker process: give -n 1 or more")
+        self._manager = manager
         self._binary = find_caddy()
         where = addresses.parse_address(address)
         if where.kind != "tcp":
             raise ConfigError(f"--web {address!r} is not understood: give HOST:PORT, such as 127.0.0.1:8000")
-        self._web_listener = bind(where)
+        self._listener = bind(where)
+        self.url = _url(self._listener.socket)
         self._directory = PrivateDirectory()
-        return _url(self._web_listener.socket)
+        self._half: ManagerHalf | None = None
+        self._caddy: Child | None = None
 
     def private_socket(self) -> str:
         """The path of a socket that nobody but us and Caddy can reach."""
         return os.path.join(self._directory.path, "fcgi.sock")
 
-    def manage(self) -> bool:
-        owner = os.getpid()
+    def discard(self) -> None:
+        """Whatever happened: leave neither a socket nor a directory."""
+        self._listener.close()
+        self._directory.remove()
+
+    # -- in the manager -----------------------------------------------------------------------------------------------
+
+    def begin(self, half: ManagerHalf) -> None:
+        self._half = half
+        self._start()
+
+    def _start(self) -> None:
+        assert self._half is not None
+        home = self._directory.path
+        config = configuration(self._listener, self.target, home, self._manager.die_timeout)
         try:
-            return super().manage()
-        except BaseException:
-            if os.getpid() == owner:
-                self._close_web()
-            raise
+            with program(self._binary, config, self._listener.fileno(), home) as caddy:
+                self._caddy = self._half.execute(caddy, self.kind)
+        except OSError as error:
+            raise ConfigError(
+                f"{self._binary} cannot be run ({error.strerror}): install fcgi-procmanager[web] again"
+            ) from None
 
-    def manager_init(self) -> None:
-        super().manager_init()
-        self._caddy = self._start_caddy()
+    def ended(self, child: Child, exit: Exit) -> None:
+        if child is not self._caddy or self._half is None:
+            return
+        self._caddy = None
+        if not self._half.running:
+            return
+        lived = monotonic() - child.spawned_at
+        if lived < _YOUNG:
+            self._manager.die(
+                "the web server ended at once: what it said is above (Caddy 2.9 or later is needed)", exits.FAILED
+            )
+        self._manager.notify(f"{self.kind} (pid {child.pid}) ended after {lived:.1f} s: starting it again")
+        self._start()
 
-    def server_init(self) -> None:
-        self._web_listener.close()
-        atexit.register(self._clear_up_for_manager, os.getpid())
-        super().server_init()
+    def stop(self) -> None:
+        """Caddy first: it takes no new request, and finishes those in flight while the workers are still there."""
+        self._listener.close()
+        if self._caddy is not None and self._half is not None:
+            limit = self._manager.die_timeout
+            self._half.reaper.ask_to_leave([self._caddy], limit and limit + _MARGIN)
 
-    def _clear_up_for_manager(self, worker: int) -> None:
+    @property
+    def holds_stop(self) -> bool:  # type: ignore[override]
+        return self._caddy is not None
+
+    def close(self) -> None:
+        caddy, self._caddy = self._caddy, None
+        if caddy is not None and self._half is not None:
+            self._half.reaper.kill(caddy)
+
+    # -- in a worker --------------------------------------------------------------------------------------------------
+
+    def forked(self) -> None:
+        half, self._half, self._caddy = self._half, None, None
+        self._listener.close()
+        if half is not None:
+            atexit.register(self._clear_up_for_manager, half.channel, os.getpid())
+
+    def _clear_up_for_manager(self, channel: Channel, worker: int) -> None:
         """Worker, at its end: if the manager was killed, nobody else removes its directory."""
         # Its pipe ends before its children are given to another parent: who asks for the parent here may be told that
         # it is there. And what this worker has forked comes here as well.
-        if os.getpid() == worker and self._pipes is not None and any_readable(self._pipes.lifeline):
+        if os.getpid() == worker and any_readable(channel.lifeline):
             self._directory.remove_for_owner()
-
-    def wait(self) -> int | None:
-        pid = super().wait()
-        caddy = self._caddy
-        if caddy is not None and caddy.ended:
-            self._caddy = None
-            if self._running:
-                self._replace(caddy)
-        return pid
-
-    def die(self, message: str, status: int = exits.OK) -> NoReturn:
-        if self._running:
-            self._life.on(ManagerEvent.STOP)
-            sdnotify.stopping()
-            self._drain()
-        super().die(message, status)
-
-    def exit(self, message: str, status: int = exits.OK) -> NoReturn:
-        if self.role is Role.MANAGER:
-            self._kill_caddy()
-        super().exit(message, status)
-
-    def _start_caddy(self) -> Caddy:
-        config = configuration(self._web_listener, self.web_target, self._directory.path, self.die_timeout)
-        return Caddy(self._binary, config, self._web_listener.fileno(), self._directory.path)
-
-    def _replace(self, ended: Caddy) -> None:
-        lived = monotonic() - ended.started_at
-        if lived < _YOUNG:
-            self.die("the web server ended at once: what it said is above (Caddy 2.9 or later is needed)", exits.FAILED)
-        self.notify(f"web server (pid {ended.pid}) ended after {lived:.1f} s: starting it again")
-        self._caddy = self._start_caddy()
-
-    def _drain(self) -> None:
-        """Caddy first: it takes no new request, and finishes those in flight while the workers are still there."""
-        self._web_listener.close()
-        if self._caddy is None:
-            return
-        self._caddy.terminate()
-        began = monotonic()
-        if self.die_timeout:
-            self._caddy_until = began + self.die_timeout + _MARGIN
-        while self._caddy is not None and self.server_pids and monotonic() < self._caddy_until:
-            self._inbox = [name for name in self._inbox if name in _INSISTENT]
-            if self._inbox:
-                break
-            self.wait()
-            self._note_signals()
-        self._caddy_until = FOREVER
-        self._kill_caddy()
-        if self.die_timeout:  # one limit for the whole stop
-            self.die_timeout = max(_MARGIN, self.die_timeout - (monotonic() - began))
-
-    def _next_deadline(self) -> float:
-        return min(super()._next_deadline(), self._caddy_until)
-
-    def _kill_caddy(self) -> None:
-        caddy, self._caddy = self._caddy, None
-        if caddy is not None:
-            caddy.kill()
-
-    def _close_web(self) -> None:
-        self._kill_caddy()
-        self._web_listener.close()
-        self._directory.remove()
 
 
 class PrivateDirectory:

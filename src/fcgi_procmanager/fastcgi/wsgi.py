@@ -98,12 +98,14 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             manager.leave()
         with manager.single_process():
             self.serve()
+            manager.acted_on_signals()  # what came is told below
         if self._listener is not None:
             self._listener.remove()
             if self._listener in manager.listeners:
                 manager.listeners.remove(self._listener)
             self._listener = None  # run() may be called again, and binds anew
-        return bool(manager.received_signal("HUP"))
+        stopped = manager.received_signal("TERM") or manager.received_signal("INT")
+        return bool(manager.received_signal("HUP") and not stopped)
 
     def serve(self) -> None:
         """Worker: answer requests until it should leave."""

@@ -36,5 +36,8 @@ class Baton:
         return any_readable(self.read_end)
 
     def close(self) -> None:
-        os.close(self.read_end)
-        os.close(self._write_end)
+        """May be called twice. What is closed is neither given nor taken."""
+        for end in (self.read_end, self._write_end):
+            if end >= 0:
+                os.close(end)
+        self.read_end = self._write_end = -1

@@ -1,29 +1,28 @@
 """The pipes between a manager and its workers: what keeps them together without a signal.
 
-Made in the manager before its first fork; a worker keeps its ends of them. Must never wait for the other side.
+Made in the manager before its first fork; a worker keeps its ends of them, a child of the application none. Must never wait for
+the other side.
 """
 
 from __future__ import annotations
 
 import os
-import select
 import struct
 
+from ..system.atfork import AtFork
 from .baton import Baton
 
 READY = b"R"  # it can serve
-REFUSED = b"F"  # it cannot be prepared, and why
-EXCUSED = b"E"  # it has served, or was told to leave: if it ends with status 0, its replacement need not wait
+REFUSED = b"F"  # it cannot serve, trying again would not help, and why
+SERVED = b"S"  # it has begun its first request, or was told to leave: if it ends with status 0, nothing has failed
 
 _REPORT = struct.Struct("=cIH")  # kind, pid, length of the text that follows
 _TEXT_LIMIT = 400  # bytes; with its header far below PIPE_BUF, so that reports of many workers never mix
 
 
-class Pipes:
-    """The three pipes between a manager and its workers.
-
-    The lifeline: only the manager has its write end, so its end of file says that the manager is gone. Reports: workers
-    write, the manager reads. The baton: see gate.py.
+class Channel:
+    """The lifeline: only the manager has its write end, so its end of file says that the manager is gone. Reports: workers
+    write, the manager reads. The baton: see ipc/baton.py.
     """
 
     def __init__(self) -> None:
@@ -32,8 +31,10 @@ class Pipes:
         os.set_blocking(self.reports, False)
         self.baton = Baton()
         self._unread = b""
+        _at_fork.add(self)
 
     def keep_worker_ends(self) -> None:
+        """Worker, first thing: with a write end of the lifeline it would keep its siblings from noticing."""
         os.close(self._lifeline_write)
         os.close(self.reports)
         self._lifeline_write = self.reports = -1
@@ -61,15 +62,13 @@ class Pipes:
             reports.append((kind, pid, text))
         return reports
 
-    def poll(self, wake: int, timeout: int | None) -> list[int]:
-        poller = select.poll()
-        poller.register(self.reports, select.POLLIN)
-        if wake >= 0:
-            poller.register(wake, select.POLLIN)
-        return [fd for fd, _ in poller.poll(timeout)]
-
     def close(self) -> None:
+        """May be called twice."""
         for fd in (self.lifeline, self._lifeline_write, self.reports, self._reports_write):
             if fd >= 0:
                 os.close(fd)
+        self.lifeline = self._lifeline_write = self.reports = self._reports_write = -1
         self.baton.close()
+
+
+_at_fork = AtFork(Channel.close)

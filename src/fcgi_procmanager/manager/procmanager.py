@@ -1,8 +1,9 @@
 """`ProcManager`: forks workers, keeps them alive, stops and replaces them. Knows nothing of FastCGI.
 
 Two processes run this file. The *manager* stays in `manage()` until it ends by SystemExit; a *worker* (role `server`, the
-originals' word) leaves `manage()` with True and goes on as the application. Methods say which of them calls them. A
-worker must never run the manager's code: what it inherits is reset in one place, `_become_worker`.
+originals' word) leaves `manage()` with True and goes on as the application. This object has the parameters and the hooks; what
+a process knows of itself is in one of two halves: `ManagerHalf`, which a worker drops, and `Worker`, which each worker makes
+anew. Methods say which process calls them.
 
 Behaviour after FCGI::Engine::ProcManager 0.22 and FCGI::ProcManager 0.28, without their races (docs/DESIGN.md).
 """
@@ -12,42 +13,59 @@ from __future__ import annotations
 import atexit
 import gc
 import os
-from typing import TYPE_CHECKING, Any, NoReturn
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Union
 
 from ..basics import checks, exits, log
-from ..basics.clock import FOREVER, milliseconds, monotonic
-from ..basics.exits import Exit
-from ..basics.states import ManagerEvent, ManagerState, Role, manager_life
-from ..children.reaper import Crew
-from ..errors import ConfigError
-from ..ipc.channel import EXCUSED, READY, REFUSED, Pipes
+from ..basics.states import ManagerState, Role
+from ..errors import BootError, ConfigError
+from ..ipc.baton import Baton
+from ..ipc.channel import READY, REFUSED, SERVED
 from ..sockets.addresses import parse_address
 from ..sockets.binding import bind
 from ..sockets.inherited import inherit, systemd_listeners
-from ..system import fastexit, sdnotify, signals
+from ..system import capacity, fastexit, signals
+from ..system.atfork import AtFork
 from ..system.pidfile import PidFile
 from ..system.proctitle import set_title
-from ..worker.worker import Worker
+from ..worker.gate import Gate
+from ..worker.worker import Worker, forget_children_of_manager, socket_of
+from .half import ManagerHalf
+from .loop import Part
 
 if TYPE_CHECKING:
     from ..sockets.listener import Listener
 
-_GLANCE = 0.1  # seconds; plain `os.wait` hears no report and no timer, so without signals those are looked for
 
-
-class ProcManager(Worker):
+class ProcManager:
     """A pool of `n_processes` workers.
 
-    n_processes: workers to keep; 0 means single-process mode, in which `manage()` changes nothing.
+    n_processes: workers to keep; 0 means single-process mode, in which `manage()` changes nothing. Set to 0 or less while
+        the pool runs, it ends the pool gently.
     pidfile: path of a PID file, held and locked while the manager lives; None for none.
-    die_timeout: seconds a worker gets to leave before it is killed; 0 for no limit.
+    die_timeout: seconds a worker gets to leave at a stop before it is killed; 0 for no limit.
+    reload_timeout: the same at a reload, or when there are too many; 0 for no limit: nobody waits for those who leave.
     start_delay: seconds between two forks; fractions count.
     no_signals: install no handler and wait with plain `os.wait`.
     process_name, manager_process_name: titles of a worker and of the manager.
 
-    Raises ConfigError, which names the parameter. Every parameter is an attribute, read anew at each use.
-    Source: the attributes of FCGI::Engine::ProcManager 0.22.
+    Raises ConfigError, which names the parameter, at construction and whenever one is set. Every parameter is an attribute, read
+    anew at each use. Source: the attributes of FCGI::Engine::ProcManager 0.22.
     """
+
+    log_name = "FastCGI"  # what each log line begins with
+
+    n_processes = checks.Parameter[int](checks.number)
+    pidfile = checks.Parameter[Union[str, "os.PathLike[str]", None]](checks.path)
+    die_timeout = checks.Parameter[float](checks.seconds)
+    reload_timeout = checks.Parameter[float](checks.seconds)
+    start_delay = checks.Parameter[float](checks.seconds)
+    no_signals = checks.Parameter[bool](checks.flag)
+    process_name = checks.Parameter[str](checks.text)
+    manager_process_name = checks.Parameter[str](checks.text)
+    role = checks.Parameter[Role](checks.role)
 
     def __init__(
         self,
@@ -55,27 +73,30 @@ class ProcManager(Worker):
         *,
         pidfile: str | os.PathLike[str] | None = None,
         die_timeout: float = 60,
+        reload_timeout: float = 0,
         start_delay: float = 0,
         no_signals: bool = False,
         process_name: str = "python-fcgi",
         manager_process_name: str = "python-fcgi-pm",
     ) -> None:
-        super().__init__()
         self.n_processes = checks.count("n_processes", n_processes)
-        self.pidfile = checks.path("pidfile", pidfile)
-        self.die_timeout = checks.seconds("die_timeout", die_timeout)
-        self.start_delay = checks.seconds("start_delay", start_delay)
-        self.no_signals = checks.flag("no_signals", no_signals)
-        self.process_name = checks.text("process_name", process_name)
-        self.manager_process_name = checks.text("manager_process_name", manager_process_name)
-
+        self.pidfile = pidfile
+        self.die_timeout = die_timeout
+        self.reload_timeout = reload_timeout
+        self.start_delay = start_delay
+        self.no_signals = no_signals
+        self.process_name = process_name
+        self.manager_process_name = manager_process_name
+        self.role = Role.MANAGER
+        self.manager_pid = os.getpid()
         self.listeners: list[Listener] = []
-        self._life = manager_life()
-        self._crew = Crew(self.notify, self._read_reports)
-        self._inbox: list[str] = []  # names to act on
+
+        self._signals = signals.Signals()
+        self._parts: list[Part] = []
         self._pidfiles: dict[str, PidFile] = {}  # held, by path
-        self._refusal: str | None = None  # why the first worker could not be prepared
-        self._announce = False  # tell systemd once the pool is complete
+        self._half: ManagerHalf | None = None  # in the manager only
+        self._worker = Worker(self._signals)
+        _at_fork.add(self)
 
     # -- what a script calls ------------------------------------------------------------------------------------------
 
@@ -88,16 +109,16 @@ class ProcManager(Worker):
         """
         if self.n_processes == 0:
             return False
-        if self.n_processes < 0:
-            raise ConfigError(f"n_processes must not be negative: {self.n_processes}")
+        _check_size(self.n_processes)
         owner = os.getpid()
         try:
             self._start()
-            return self._keep()
-        except BaseException:
+            self._run()
+        except BaseException as error:
             if os.getpid() == owner:
-                self._end()
+                self._end(acted=isinstance(error, SystemExit))
             raise
+        return self.role is Role.SERVER
 
     def listen(
         self,
@@ -122,15 +143,56 @@ class ProcManager(Worker):
         self.listeners += found
         return found[0]
 
+    def accept(self, listener: Listener | socket.socket) -> tuple[socket.socket, Any] | None:
+        """Worker: the next (connection, address), or None once this worker should leave. No signal is lost between the
+        look and the wait, and no accepted connection either. `listener` must be non-blocking, as `listen` makes it."""
+        return self._worker.accept(socket_of(listener))
+
     @property
     def server_pids(self) -> list[int]:
         """Manager: the pids of the workers that are not reaped yet."""
-        return self._crew.children.pids
+        return self._half.workers.pids if self._half is not None else []
+
+    def received_signal(self, name: str | None = None) -> Any:
+        """Either: how often a signal came to this process: of one name, or a dict of all. Source: FCGI::ProcManager 0.28."""
+        received = self._received
+        return dict(received) if name is None else received.get(name, 0)
 
     # -- hooks: override, and call super() ----------------------------------------------------------------------------
 
     def manager_init(self) -> None:
         """Manager: once, before the first fork; handlers, PID file and process name are in place."""
+
+    def server_init(self) -> None:
+        """Worker: once, before `manage()` returns in it. An exception ends the worker; BootError ends the pool, if no
+        worker has ever been ready: trying again would not help."""
+
+    def pre_dispatch(self) -> None:
+        """Worker: before each request. Puts SA_RESTART back on TERM and HUP, so that the request is not disturbed."""
+        worker = self._worker
+        if not worker.managed:
+            return
+        if not worker.served:
+            worker.begin_serving()
+        if not self.no_signals:
+            self._signals.restart(True)
+
+    def post_dispatch(self) -> None:
+        """Worker: after each request. Leaves (SystemExit 0) if TERM or HUP came or the manager is gone, unless something
+        that was accepted is still to be answered; else takes SA_RESTART off again."""
+        worker = self._worker
+        if not worker.managed:
+            return
+        leaving = worker.leaving
+        if os.getppid() != self.manager_pid:
+            leaving.orphaned = True
+        if leaving.told or leaving.orphaned:
+            if not worker.busy:
+                self.exit(leaving.reason)
+            leaving.put_off()
+        if not self.no_signals and not worker.in_flight:
+            self._signals.rearm()
+            self._signals.restart(False)
 
     def manager_sig_handler(self, name: str) -> None:
         """Manager: act on a signal; called by the loop, not in the handler. `name` is without its SIG."""
@@ -139,6 +201,19 @@ class ProcManager(Worker):
             self.notify(f"ignoring signal {name}")
         else:
             action(self, name)
+
+    def server_sig_handler(self, name: str) -> None:
+        """Worker: called in the handler, so it must only note. TERM and HUP: leave after the request in hand."""
+        received = self._received
+        received[name] = received.get(name, 0) + 1
+        if name in signals.LEAVE_SIGNALS:
+            self._worker.leaving.told = True
+
+    def notify(self, message: str) -> None:
+        """Either: one line, to standard error, or through `logging` when the application configured that logger."""
+        if self._half is not None and self._half.keeps_back(message):
+            return
+        log.write(f"{self.log_name}: {self.role} (pid {os.getpid()}): {message.rstrip()}")
 
     def change_process_name(self) -> None:
         """Either: show the role in the process title."""
@@ -157,17 +232,15 @@ class ProcManager(Worker):
     # -- leaving ------------------------------------------------------------------------------------------------------
 
     def die(self, message: str, status: int = exits.OK) -> NoReturn:
-        """Manager: stop gently: TERM, repeated; KILL at `die_timeout`, then status 1. A second TERM or INT, or QUIT,
-        kills at once. Ends by SystemExit. Source: pm_die of FCGI::ProcManager 0.28."""
-        if self._running:
-            self._life.on(ManagerEvent.STOP)
-            sdnotify.stopping()
-        killed_before = self._crew.killed  # in a reload, which says nothing about the stop
-        self._crew.retire(self._crew.everybody, self.die_timeout)
-        self._empty_pool()
-        if self._crew.killed > killed_before:
-            timed_out = self._life.state is ManagerState.STOPPING
-            self.exit("wait timeout" if timed_out else f"killed while stopping: {message}", exits.FAILED)
+        """Manager: stop gently: TERM, repeated; KILL at `die_timeout`, then status 1. A TERM or INT that comes more than a
+        second later, or QUIT, kills at once. Ends by SystemExit. Source: pm_die of FCGI::ProcManager 0.28."""
+        half = self._half
+        if half is not None:
+            half.begin_stop()
+            self._run()
+            if half.stopped_by_force:
+                timed_out = half.life.state is ManagerState.STOPPING
+                self.exit("wait timeout" if timed_out else f"killed while stopping: {message}", exits.FAILED)
         self.exit(f"dying: {message}", status)
 
     def abort(self, message: str) -> NoReturn:
@@ -177,146 +250,168 @@ class ProcManager(Worker):
     def exit(self, message: str, status: int = exits.OK) -> NoReturn:
         """Either: leave now. The manager kills and reaps what is left, and removes its files. Ends by SystemExit."""
         if self.role is Role.SERVER:
-            super().exit(message, status)
-        self._vacate()  # the handlers stay until the last line is out: a TERM now would be a death by signal
+            self._ignore_late_signals()
+            self.notify(message)
+            self._worker.leaving.said()
+            self.leave(status)
+        self._leave_nothing()  # the handlers stay until the last line is out: a TERM now would be a death by signal
+        if self._half is not None:
+            for part in self._half.parts:
+                part.last_line(status)
         self.notify(message)
         raise SystemExit(status)
+
+    def leave(self, status: int = exits.OK) -> NoReturn:
+        """Worker: leave now; without a word, unless it is leaving for a reason that was found after a request. Ends by
+        SystemExit."""
+        self._ignore_late_signals()
+        self._say_why()
+        self._worker.report(SERVED)
+        fastexit.arm(status)
+        raise SystemExit(status)
+
+    def refuse(self, message: str) -> NoReturn:
+        """Worker: it cannot serve, and trying again would not help. The manager says why, and gives up if nobody has ever
+        served. Ends by SystemExit, status 2."""
+        self._worker.report(REFUSED, message)
+        self._ignore_late_signals()
+        raise SystemExit(exits.USAGE)
+
+    def retire_self(self, message: str) -> None:
+        """Worker: leave after the request in hand and what has been accepted already, with this as the last line."""
+        self._worker.leaving.retire(message)
+
+    @property
+    def leaving(self) -> bool:
+        """Worker: it has been told to leave, or its manager is gone: accept no more."""
+        return self._worker.is_leaving
+
+    @property
+    def leave_reason(self) -> str:
+        """The words of the log line of a worker that leaves."""
+        return self._worker.leaving.reason
+
+    # -- for servers under a manager ----------------------------------------------------------------------------------
+
+    @property
+    def gate(self) -> Gate:
+        """Worker: its wait set, made when first asked for, after the fork."""
+        return self._worker.gate
+
+    @property
+    def baton(self) -> Baton | None:
+        """Worker: for gates of its threads."""
+        return self._worker.channel.baton if self._worker.channel else None
+
+    @property
+    def in_flight(self) -> int:
+        """Worker: with threads, other requests in progress."""
+        return self._worker.in_flight
+
+    @in_flight.setter
+    def in_flight(self, value: int) -> None:
+        self._worker.in_flight = value
+
+    def add_busy_check(self, busy: Callable[[], bool]) -> None:
+        """Worker: `busy()` is asked before it leaves: True while something it accepted is still to be answered."""
+        self._worker.add_busy_check(busy)
+
+    @contextmanager
+    def single_process(self) -> Iterator[None]:
+        """The only process: TERM, INT and HUP make `leaving` true inside the block. For servers; a script with a loop of its
+        own and 0 processes keeps the handlers it has.
+
+        A signal that came and was not acted on (`acted_on_signals`) is delivered again after the block, to those handlers."""
+        if self.no_signals:
+            yield
+            return
+        self._worker = Worker(self._signals)
+        self._signals.install(signals.WORKER_SIGNALS, self._on_single_signal)
+        try:
+            yield
+        finally:
+            self._worker.close_gate()
+            self._signals.close()
+
+    def acted_on_signals(self) -> None:
+        """The only process: what has come has been seen to."""
+        self._signals.take()
+
+    def attend(self, part: Part) -> None:
+        """Before `manage()`: let this part attend the manager's loop."""
+        self._parts.append(part)
 
     # -- the manager --------------------------------------------------------------------------------------------------
 
     def wait(self) -> int | None:
         """Manager: reap the next child of any kind; its pid, or None when a signal, a worker's report or a timer came
         first. Announces `server (pid P) exited with status S` for its own. Source: pm_wait of FCGI::ProcManager 0.28."""
-        if self._life.state is ManagerState.IDLE:  # no pool here: it can only be a child of the application
-            try:
-                return os.wait()[0]
-            except ChildProcessError:
-                return None
-        while True:
-            self._note_signals()
-            if self._read_reports():
-                return None  # the caller gets a turn: it tells systemd when all are ready
-            before = len(self._crew)
-            pid = self._crew.reap()
-            if pid is not None or len(self._crew) < before:
-                return pid
-            deadline = self._next_deadline()
-            if self._inbox or self._verdict or monotonic() >= deadline:
-                return None
-            if self._sleep(deadline):
-                return None
+        if self._half is not None:
+            return self._half.wait()
+        try:  # no pool here: it can only be a child of the application
+            return os.wait()[0]
+        except ChildProcessError:
+            return None
 
     def _start(self) -> None:
-        self._life.on(ManagerEvent.START)
         self.role = Role.MANAGER
         self.manager_pid = os.getpid()
-        self._managed = True
-        self._received.clear()
-        self._crew = Crew(self.notify, self._read_reports)
-        self._refusal, self._announce = None, True
+        self._half = half = ManagerHalf(self, self._parts)
         if not self.no_signals:
             self._signals.install(signals.MANAGER_SIGNALS)
         self.write_pid_file()
-        self._pipes = Pipes()
         self.change_process_name()
         self.manager_init()
         self._signals.rearm()
         if not self.no_signals:
             # Code that the hook loaded may ignore SIGCHLD: the system would then reap for us, and nobody would be told.
             self._signals.install(("CHLD",))
+        for part in half.parts:
+            part.begin(half)
         self.notify("initialized")
         fastexit.remember_open_files()
         gc.freeze()  # what is there now is never collected, so the workers' copies of these pages stay shared
 
-    def _keep(self) -> bool:
-        """The manager's loop. Returns only in a worker."""
-        while True:
-            self._note_signals()
-            while self._inbox:
-                self.manager_sig_handler(self._inbox.pop(0))
-            self._judge()
-            self._crew.escalate()
-            if self._resize():
-                return True
-            self._tell_systemd()
-            self.wait()
+    def _run(self) -> None:
+        """The manager's loop, until a stop is over. A new worker leaves it at once: it has no such half any more."""
+        half = self._half
+        while half is not None and half is self._half and not half.over:
+            half.hear()
+            self._give_up_if_hopeless(half)
+            half.fill()
+            if half is self._half and not half.over:
+                self.wait()
 
-    def _resize(self) -> bool:
-        """Fork what is missing, retire what is too much. True in a new worker."""
-        staying = self._crew.children.staying
-        surplus = len(staying) - max(0, self.n_processes)
-        if surplus > 0:
-            self._crew.retire(list(staying.values())[:surplus], self.die_timeout)
-        self._crew.respawn.start_delay = self.start_delay
-        for _ in range(self._crew.respawn.budget(self._missing, monotonic())):
-            pid = self._fork()
-            if pid <= 0:
-                return pid == 0  # refused: the next ones would be as well, and one refusal is one failure
-        return False
+    def _give_up_if_hopeless(self, half: ManagerHalf) -> None:
+        if not half.running:
+            return
+        if half.refusal is not None:
+            self._refused(half.refusal)
+        if half.respawn.hopeless:
+            self.die(f"no server ever became ready in {half.respawn.failures} attempts", exits.FAILED)
 
-    def _fork(self) -> int:
-        """The one place that forks. Returns the pid, 0 in the child, -1 when the system refused.
+    def _refused(self, reason: str) -> NoReturn:
+        self.exit(reason, exits.USAGE)
 
-        Signals are held from before the fork until the child has its own handlers and the parent has recorded the pid.
-        Otherwise a TERM would run the manager's stop in the child, which would remove the PID file and end its siblings,
-        or come to a manager that does not know this child yet, and never end it.
-        """
-        log.flush_standard_streams()
-        mask = signals.block()
-        try:
-            pid = os.fork()
-        except OSError as error:
-            signals.unblock(mask)
-            delay = self._crew.respawn.fork_failed(monotonic())
-            self.notify(f"fork: {error.strerror}; trying again in {delay:.1f} s")
-            return -1
-        if pid == 0:
-            self._become_worker(mask)
-            return 0
-        self._crew.forked(pid)
-        signals.unblock(mask)
-        self._crew.respawn.forked(monotonic())
-        self.notify(f"server (pid {pid}) started")
-        return pid
-
-    def _empty_pool(self) -> None:
-        """Wait until every worker is gone, climbing the ladder."""
-        while len(self._crew):
-            self.wait()
-            self._note_signals()
-            for name in self._inbox:
-                if name in ("TERM", "INT", "QUIT"):
-                    self._force(name)
-            self._inbox.clear()  # HUP and the rest mean nothing any more
-            self._crew.escalate()
-
-    def _force(self, name: str) -> None:
-        if self._life.state is not ManagerState.KILLING:
-            self.notify(f"received signal {name} while stopping: killing {len(self._crew)} servers")
-        self._life.on(ManagerEvent.FORCE)
-        self._crew.force()
-
-    def _vacate(self) -> None:
+    def _leave_nothing(self) -> None:
         """Leave no worker and no file. The PID file goes last: while it is there, somebody serves."""
-        if self._life.state is ManagerState.IDLE:
-            return
-        self._crew.kill_everybody()
-        self._remove_listeners()
-        self.remove_pid_file()
+        if self._half is not None:
+            self._half.kill_everybody()
+            self._remove_listeners()
+            self.remove_pid_file()
 
-    def _end(self) -> None:
-        """Undo `_start`."""
-        if self._life.state is ManagerState.IDLE:
+    def _end(self, acted: bool) -> None:
+        """Undo `_start`. acted: the signals that have come have been acted on: what they asked for has happened."""
+        half = self._half
+        if half is None:
             return
-        self._vacate()
-        if self._pipes is not None:
-            self._pipes.close()
-            self._pipes = None
-        self._managed = False
-        self._inbox.clear()
-        self._life.on(ManagerEvent.END)
+        self._leave_nothing()
+        half.close()
+        self._half = None
         if self._signals.open:
             atexit.register(signals.ignore_late)
+            if acted:
+                self._signals.take()
             self._signals.close()
 
     def _hold(self, pidfile: PidFile) -> None:
@@ -324,106 +419,92 @@ class ProcManager(Worker):
             pidfile.acquire()
             self._pidfiles[pidfile.path] = pidfile
 
+    def _abandon_pid_files(self) -> None:
+        while self._pidfiles:
+            self._pidfiles.popitem()[1].abandon()
+
     def _remove_listeners(self) -> None:
         for listener in self.listeners:
             listener.remove()
         self.listeners.clear()
 
-    def _judge(self) -> None:
-        """Give up when no worker ever became ready."""
-        if self._refusal is not None:
-            self._crew.kill_everybody()
-            self.exit(self._refusal, exits.USAGE)
-        if self._crew.respawn.hopeless:
-            self.die(f"no server ever became ready in {self._crew.respawn.failures} attempts", exits.FAILED)
-
     @property
-    def _verdict(self) -> bool:
-        return self._running and (self._refusal is not None or self._crew.respawn.hopeless)
+    def _received(self) -> dict[str, int]:
+        return self._half.inbox.received if self._half is not None else self._worker.received
 
-    @property
-    def _running(self) -> bool:
-        return self._life.state in (ManagerState.STARTING, ManagerState.RUNNING)
-
-    @property
-    def _missing(self) -> int:
-        """Workers to fork. One that is leaving still holds its place: it is replaced when it is gone."""
-        return self.n_processes - len(self._crew)
-
-    # -- what the manager hears ---------------------------------------------------------------------------------------
-
-    def _note_signals(self) -> None:
-        for name in self._signals.take():
-            self._received[name] = self._received.get(name, 0) + 1
-            if name == "CHLD":
-                self._crew.child_ended = True
-            else:
-                self._inbox.append(name)
-
-    def _read_reports(self) -> bool:
-        """Note what workers have reported; whether there was anything."""
-        reports = self._pipes.read_reports() if self._pipes else []
-        for kind, pid, text in reports:
-            if kind == READY and self._crew.children.became_ready(pid, monotonic()):
-                if self._life.state is not ManagerState.IDLE:
-                    self._life.on(ManagerEvent.READY)
-                self._crew.respawn.became_ready()
-            elif kind == EXCUSED:
-                child = self._crew.children.get(pid)
-                if child is not None:
-                    child.excused = True
-            elif kind == REFUSED:
-                self._refused(text)
-        return bool(reports)
-
-    def _refused(self, text: str) -> None:
-        """A worker said that it cannot be prepared. Fatal only before anybody was ready: later, the pool serves on."""
-        if self._life.state is ManagerState.STARTING:
-            self._refusal = self._refusal or text
-        elif text != self._refusal:
-            self.notify(text)
-
-    def _next_deadline(self) -> float:
-        deadline = self._crew.next_at
-        if self._running and self._missing > 0:
-            deadline = min(deadline, self._crew.respawn.next_at)
-        return deadline
-
-    def _sleep(self, deadline: float) -> bool:
-        """Wait for a child, a signal, a report or the deadline. True when `wait` should give its caller a turn."""
-        assert self._pipes is not None
-        if self.no_signals:
-            if len(self._crew) and deadline == FOREVER and self._missing <= 0:
-                try:
-                    pid, raw = os.wait()
-                except ChildProcessError:
-                    return False  # `wait` finds out who is lost
-                self._crew.bury(pid, Exit(raw))
-                return True
-            deadline = min(deadline, monotonic() + _GLANCE)
-        owner = self._signals.claim()
-        heard = self._pipes.poll(self._signals.fileno(), milliseconds(deadline, monotonic()))
-        self._signals.give_back(owner)
-        return self._pipes.reports in heard
-
-    def _tell_systemd(self) -> None:
-        complete = self.no_signals or (
-            not self._crew.children.leaving and self._crew.children.ready >= self.n_processes
-        )
-        if self._announce and complete:
-            self._announce = False
-            sdnotify.ready()
-
-    # -- the fork's other side ----------------------------------------------------------------------------------------
+    # -- the beginning of a worker ------------------------------------------------------------------------------------
 
     def _become_worker(self, mask: set[int]) -> None:
-        """In the child, signals held: drop all that is the manager's, then go on as a worker."""
-        self._crew.children.clear()
-        self._inbox.clear()
-        self._life = manager_life()
-        while self._pidfiles:
-            self._pidfiles.popitem()[1].abandon()
-        self._take_role(mask)
+        """In the child, signals held: drop all that is the manager's, make what a worker has of its own, let signals in, and
+        only then look whether it was told to leave."""
+        half, self._half = self._half, None
+        assert half is not None
+        self._abandon_pid_files()
+        forget_children_of_manager()
+        self.role = Role.SERVER
+        self._worker = Worker(self._signals, half.drop())
+        if not self.no_signals:
+            self._signals.renew()
+            self._signals.restore("QUIT", "TTIN", "TTOU", "CHLD")
+            self._signals.install(signals.WORKER_SIGNALS, self._on_worker_signal)
+            atexit.register(signals.ignore_late)  # a TERM repeated while Python shuts down would kill, status 143
+        fastexit.prepare()
+        atexit.register(self._say_why)
+        signals.unblock(mask)
+        self._boot(half.parts)
+
+    def _boot(self, parts: tuple[Part, ...]) -> None:
+        self._leave_if_told()
+        suffix = "".join(part.starting_suffix for part in parts)
+        if suffix:
+            set_title(self.process_name + suffix)
+        else:
+            self.change_process_name()
+        try:
+            for part in parts:
+                part.prepare_worker()
+            self.server_init()
+        except BootError as error:
+            self.refuse(str(error))
+        if suffix:
+            self.change_process_name()
+        self._signals.rearm()
+        self.notify("initialized")
+        self._worker.report(READY)
+        self._leave_if_told()
+
+    def _leave_if_told(self) -> None:
+        if self.leaving:
+            self.exit(self.leave_reason)
+
+    def _on_worker_signal(self, name: str) -> None:
+        self.server_sig_handler(name)
+
+    def _on_single_signal(self, name: str) -> None:
+        self.server_sig_handler(name)
+        self._worker.leaving.told = True
+
+    def _say_why(self) -> None:
+        """Worker, on its way out: the last line, if it is still owed."""
+        if self._worker.leaving.unsaid and self._worker.managed:
+            self._worker.leaving.said()
+            self.notify(self.leave_reason)
+
+    def _ignore_late_signals(self) -> None:
+        """On its way out: a repeated TERM must not turn its status into a death by signal."""
+        if self._signals.open:
+            signals.ignore_late()
+
+    def _forked_by_application(self) -> None:
+        """In a child that the application has forked: it belongs to no pool, and has nothing of one."""
+        if self._half is None and not self._worker.managed:
+            return  # a script may become a daemon between `listen` and `manage`
+        self._half = None
+        self._worker = Worker(self._signals)
+        self._abandon_pid_files()
+        for listener in self.listeners:
+            listener.close()
+        self.listeners.clear()
 
     # -- what a signal does in the manager ----------------------------------------------------------------------------
 
@@ -436,9 +517,8 @@ class ProcManager(Worker):
         self.abort(f"exit at once from signal {name}")
 
     def _on_reload(self, name: str) -> None:
-        sdnotify.reloading()
-        self._announce = True
-        self._crew.retire(self._crew.children.staying.values(), self.die_timeout)
+        if self._half is not None:
+            self._half.reload()
 
     def _on_more(self, name: str) -> None:
         self.n_processes += 1
@@ -456,3 +536,17 @@ class ProcManager(Worker):
         "TTIN": _on_more,
         "TTOU": _on_fewer,
     }
+
+
+_at_fork = AtFork(ProcManager._forked_by_application)
+
+
+def _check_size(n_processes: int) -> None:
+    if n_processes < 0:
+        raise ConfigError(f"n_processes must not be negative: {n_processes}")
+    most = capacity.limit()
+    if most is not None and n_processes > most.processes:
+        raise ConfigError(
+            f"n_processes is {n_processes}, and this machine can hold {most.processes} workers at most ({most.reason}): "
+            "give a smaller number"
+        )

@@ -28,6 +28,7 @@ from collections.abc import Iterable
 from typing import Any, Callable
 
 from ..errors import ConfigError
+from .atfork import AtFork
 
 Names = Iterable[str]
 
@@ -36,18 +37,16 @@ LEAVE_SIGNALS = ("TERM", "HUP")  # what asks a worker to leave
 # INT reaches a worker only from a terminal, together with its manager, which then stops it in order: noted, not obeyed.
 WORKER_SIGNALS = ("TERM", "HUP", "INT")
 
-KILL = int(signal.SIGKILL)
-
 _NUMBER = {name: getattr(signal, f"SIG{name}") for name in MANAGER_SIGNALS}
 _NAME = {number: name for name, number in _NUMBER.items()}
-_siginterrupt = signal.siginterrupt
+_siginterrupt, _getsignal = signal.siginterrupt, signal.getsignal
 _TERM, _HUP = int(signal.SIGTERM), int(signal.SIGHUP)
 _AROUND_FORK = {*_NUMBER.values(), signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM}
 
 
 def number(name: str) -> int:
     """The number of a signal named without its SIG."""
-    return int(_NUMBER[name])
+    return int(getattr(signal, f"SIG{name}"))
 
 
 def block() -> set[int]:
@@ -57,13 +56,6 @@ def block() -> set[int]:
 
 def unblock(mask: set[int]) -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-
-def restart(flag: bool) -> None:
-    """Set (True) or take off SA_RESTART on TERM and HUP. `signal.signal` takes it off, so this follows each install."""
-    interrupt = not flag
-    _siginterrupt(_TERM, interrupt)
-    _siginterrupt(_HUP, interrupt)
 
 
 def ignore_late() -> None:
@@ -83,6 +75,7 @@ class Signals:
         self._found_wakeup = -1
         self._read = self._write = -1
         self._tell: Callable[[str], None] | None = None
+        self._handler = self._note  # one object: whether it is still in place is asked at each request
 
     @property
     def open(self) -> bool:
@@ -103,12 +96,26 @@ class Signals:
         self._tell = tell
         for name in names:
             signum = _NUMBER[name]
-            found = signal.signal(signum, self._note)
+            found = signal.signal(signum, self._handler)
             self._found.setdefault(signum, found)
         # Whoever started us may have left these blocked: a stop would never arrive.
         mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [_NUMBER[name] for name in names])
         if self._found_mask is None:
             self._found_mask = mask
+
+    def restart(self, flag: bool) -> None:
+        """Set (True) or take off SA_RESTART on TERM and HUP, and take both back from whoever has replaced our handler since:
+        the next TERM would kill in the middle of a request."""
+        if (_getsignal(_TERM) is not self._handler or _getsignal(_HUP) is not self._handler) and _in_main_thread():
+            self._take_back()
+        interrupt = not flag  # `signal.signal` takes the flag off, so this follows each install
+        _siginterrupt(_TERM, interrupt)
+        _siginterrupt(_HUP, interrupt)
+
+    def _take_back(self) -> None:
+        for signum in (_TERM, _HUP):
+            if signum in self._found:
+                signal.signal(signum, self._handler)
 
     def restore(self, *names: str) -> None:
         """Give these signals back the handler that was found, and keep the rest."""
@@ -124,7 +131,7 @@ class Signals:
             signal.signal(_NUMBER[name], signal.SIG_DFL)
 
     def renew(self) -> None:
-        """In a child, while signals are blocked: forget what was noted and stop sharing a pipe with the parent,
+        """In a worker, while signals are blocked: forget what was noted and stop sharing a pipe with the manager,
         which would be woken by our signals and we by its."""
         if self.open:
             signal.set_wakeup_fd(-1)
@@ -159,7 +166,7 @@ class Signals:
             return  # whoever listens to a signal with a loop takes the descriptor as well
         for signum in self._found:
             if signal.getsignal(signum) in (signal.SIG_DFL, signal.default_int_handler):
-                signal.signal(signum, self._note)
+                signal.signal(signum, self._handler)
         self.give_back(owner)
 
     def take(self) -> list[str]:
@@ -175,13 +182,27 @@ class Signals:
         return noted
 
     @property
-    def noted(self) -> bool:
-        return bool(self._noted)
+    def noted(self) -> tuple[str, ...]:
+        """The names that `take` would return."""
+        return tuple(self._noted)
 
     def close(self) -> None:
-        """Restore every handler, the mask and the wakeup descriptor that were found. May be called twice."""
-        if not self.open:
-            return
+        """Restore every handler, the mask and the wakeup descriptor that were found. What was noted and has not been taken
+        is delivered again, to the handlers that are back: nobody else would ever act on it. May be called twice."""
+        if self.open:
+            noted, self._noted = self._noted, []
+            self._restore_all()
+            _deliver(noted)
+
+    def _abandon(self) -> None:
+        """In a child that the application has forked: its handlers are those that were found. What was noted is its parent's
+        business."""
+        if self.open:
+            self._noted.clear()
+            self._found_mask = None  # that is the parent's as well; signals are held just now
+            self._restore_all()
+
+    def _restore_all(self) -> None:
         for signum, found in self._found.items():
             _set(signum, found)
         self._found.clear()
@@ -194,6 +215,7 @@ class Signals:
             self._found_mask = None
 
     def _open(self) -> None:
+        _at_fork.add(self)
         self._read, self._write = _pipe()
         self._found_wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
 
@@ -212,6 +234,31 @@ class Signals:
                 pass  # full, so the waiter is awake already
         if self._tell is not None:
             self._tell(name)
+
+
+_at_fork = AtFork(Signals._abandon)
+_held: list[set[int]] = []  # the masks of forks of the application that are in progress
+
+
+def _hold() -> None:
+    # A TERM to a child whose first instruction is still to come would be noted by a handler of ours, and then forgotten, by
+    # CPython or by us. So it waits until the handlers that were found are back.
+    if _at_fork.any:
+        _held.append(block())
+
+
+def _let_go() -> None:
+    if _held:
+        unblock(_held.pop())
+
+
+os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_let_go)  # in the child after `_abandon`
+
+
+def _deliver(names: Names) -> None:
+    for name in names:
+        if name != "CHLD":  # its parent looks for children by itself
+            signal.raise_signal(_NUMBER[name])
 
 
 def _in_main_thread() -> bool:

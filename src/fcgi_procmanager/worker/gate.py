@@ -38,14 +38,10 @@ class Gate:
         self._lifeline = lifeline
         self._in_seconds = hasattr(select, "epoll")
         self.wake = signals.fileno() if signals else -1  # readable when a signal has come
-        self._closed = False
         self._hears_baton = False
-        self._open()
         _at_fork.add(self)
-
-    def _open(self) -> None:
         self._poller = select.epoll() if self._in_seconds else select.poll()
-        for fd in (self.wake, -1 if self.orphaned else self._lifeline):
+        for fd in (self.wake, lifeline):
             if fd >= 0:
                 self.add(fd)
         if self._baton is not None:
@@ -110,18 +106,10 @@ class Gate:
             self._baton.give()
 
     def close(self) -> None:
-        self._closed = True
+        """May be called twice. Nothing can be waited for any more."""
         if self._in_seconds:
             self._poller.close()  # type: ignore[union-attr]
 
-    def renew(self) -> None:
-        """In a child that the application has forked: what it takes out of a set that is shared, its parent would never
-        hear of again. So it gets one of its own, with nothing but the pipes in it."""
-        if not self._closed:
-            if self._in_seconds:
-                self._poller.close()  # type: ignore[union-attr]
-            self.listeners.clear()
-            self._open()
 
-
-_at_fork = AtFork(Gate.renew)
+# A child that the application has forked shares the set: what it took out of it, its parent would never hear of again.
+_at_fork = AtFork(Gate.close)

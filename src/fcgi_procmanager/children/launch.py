@@ -1,0 +1,158 @@
+"""The one place that forks: a child that becomes a worker, or one that becomes another program.
+
+Runs in the manager. Signals are held from before the fork until the child has its own handlers and the parent has recorded the
+pid. Otherwise a TERM would run the manager's stop in the child, which would remove the PID file and end its siblings, or come
+to a manager that does not know this child yet, and never end it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Callable, NoReturn
+
+from ..basics import log
+from ..system import atfork, signals
+
+Record = Callable[[int], object]
+
+_EXEC_FAILED = 127  # as shells have it
+_EXEC_PATIENCE = 10_000  # milliseconds until a program that neither runs nor fails is left to the one who waits for it
+_PR_SET_PDEATHSIG = 1
+# Python ignores these, and what is ignored stays so over an exec: a program would not end when its reader is gone.
+_IGNORED_BY_PYTHON = ("SIGPIPE", "SIGXFSZ")
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a child is to execute.
+
+    descriptors: those the program gets, its number -> ours; 0, 1 and 2 are inherited unless named, all others are closed.
+    environment: the whole of it. directory: where it starts. session: in a session of its own, so that a terminal's control-C
+    does not reach it. dies_with_us: it gets TERM when this manager is gone, even by KILL (Linux).
+    """
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    descriptors: Mapping[int, int] = field(default_factory=dict)
+    directory: str | None = None
+    session: bool = False
+    dies_with_us: bool = False
+
+
+def fork(record: Record, become: Callable[[set[int]], object]) -> int:
+    """A child that goes on with Python. Returns the pid, which `record` was called with, and 0 in the child, where `become`
+    was called with the mask for `signals.unblock`. Raises OSError when the system refuses."""
+    log.flush_standard_streams()
+    mask = signals.block()
+    try:
+        with atfork.by_us():
+            pid = os.fork()
+    except OSError:
+        signals.unblock(mask)
+        raise
+    if pid == 0:
+        become(mask)
+        return 0
+    try:
+        record(pid)
+    finally:
+        signals.unblock(mask)
+    return pid
+
+
+def execute(program: Program, record: Record) -> int:
+    """A child that becomes `program`. Returns its pid, which `record` was called with, once it has. Raises OSError when the
+    program cannot be run, and is reaped, or the system refuses to fork."""
+    prepared = _Prepared(program)
+    told, tell = os.pipe()
+    try:
+        pid = fork(record, lambda mask: prepared.become(tell, mask))
+        os.close(tell)
+        tell = -1
+        number = _failure(told)
+    finally:
+        for end in (told, tell):
+            if end >= 0:
+                os.close(end)
+    if number:
+        os.waitpid(pid, 0)
+        raise OSError(number, os.strerror(number), program.arguments[0])
+    return pid
+
+
+def _failure(told: int) -> int:
+    """The error number of the child that could not execute; 0 at the end of file, which is its success."""
+    poller = select.poll()
+    poller.register(told, select.POLLIN)
+    # Another thread may fork while the pipe is open, and its child holds it until it executes something or ends.
+    if not poller.poll(_EXEC_PATIENCE):
+        return 0
+    return int(os.read(told, 16) or b"0")
+
+
+class _Prepared:
+    """All that takes memory or a lock is done before the fork: in the child another thread may hold any lock for ever."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._prctl = _prctl() if program.dies_with_us else None
+        self._parent = os.getpid()
+
+    def become(self, tell: int, mask: set[int]) -> NoReturn:
+        """In the child: the program, or the reason why not."""
+        try:
+            # Out of the way of the numbers that the program's own descriptors get.
+            tell = fcntl.fcntl(tell, fcntl.F_DUPFD_CLOEXEC, max(self._program.descriptors, default=0) + 1)
+            self._execute(mask)
+        except OSError as error:
+            os.write(tell, b"%d" % (error.errno or errno.EIO))
+        except BaseException:
+            os.write(tell, b"%d" % errno.EIO)
+        finally:
+            os._exit(_EXEC_FAILED)
+
+    def _execute(self, mask: set[int]) -> None:
+        program = self._program
+        if program.session:
+            os.setsid()
+        if self._prctl is not None:
+            self._prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            # The manager may have died before the request was in place: then nobody will tell us.
+            if os.getppid() != self._parent:
+                os._exit(_EXEC_FAILED)
+        if program.directory is not None:
+            os.chdir(program.directory)
+        _arrange(program.descriptors)
+        for name in _IGNORED_BY_PYTHON:
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), signal.SIG_DFL)
+        # A handler of ours must not run any more: what comes from now on takes its default action, as in the program.
+        for name in signals.MANAGER_SIGNALS:
+            signal.signal(signals.number(name), signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        signals.unblock(mask)
+        os.execvpe(program.arguments[0], list(program.arguments), dict(program.environment))
+
+
+def _arrange(descriptors: Mapping[int, int]) -> None:
+    """Give each descriptor its number. All are copied out of the way first: one may have the number that another is to get."""
+    above = max(descriptors, default=0) + 1
+    aside = {number: fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, above) for number, ours in descriptors.items()}
+    for number, copy in aside.items():
+        os.dup2(copy, number, inheritable=True)
+
+
+def _prctl() -> Callable[..., int] | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    import ctypes  # not above: it is large, and few managers need it
+
+    prctl: Callable[..., int] = ctypes.CDLL(None, use_errno=True).prctl
+    return prctl
