@@ -163,21 +163,6 @@ idle(manager)
     assert script.stop() == 0
 
 
-def test_workers_that_crash_young_are_delayed_ever_longer(run_script: Run) -> None:
-    script = run_script(
-        HEAD + "manager = ProcManager(1)\nmanager.manage()\nsay(time.monotonic())\nos._exit(3)\n",
-    )
-    times = [float(script.line()) for _ in range(6)]
-    gaps = [after - before for before, after in zip(times, times[1:])]
-    for gap, least in zip(gaps[1:], (0.1, 0.2, 0.4, 0.8)):
-        assert least <= gap < least + 2
-    began = time.monotonic()
-    assert script.stop() == 0  # the delay of the next one does not hold a stop
-    assert time.monotonic() - began < patient(1)
-    delays = [match[1] for match in script.wait_log(r"servers in a row failed; the next one starts in (\S+) s")]
-    assert delays[:4] == ["0.1", "0.2", "0.4", "0.8"]
-
-
 FORK_FAILS = """
 real = os.fork
 failing = {fails}
