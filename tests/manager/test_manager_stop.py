@@ -87,16 +87,36 @@ def test_a_stopped_worker_is_killed_too(run_script: Run) -> None:
     assert script.stop() == 1
 
 
-@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
-def test_who_insists_kills_at_once(run_script: Run, tmp_path: Path, first: int, second: int) -> None:
+def test_two_requests_to_stop_within_a_second_are_one(run_script: Run, first: int, second: int) -> None:
+    """A service manager and a terminal, or a script and its child, both say it. The request in hand is answered."""
+    with Release() as release:
+        script = run_script(pool(2, "busy"), stdin=release.read_end)
+        script.lines(2)
+        script.signal(first)
+        script.wait_log("sending TERM to PIDs")
+        script.signal(second)
+        script.signal(second)
+        wait_asleep(script.pid)
+        release(2)
+        assert script.lines(2) == ["answered"] * 2
+        assert script.wait() == 0
+    script.tree_gone()
+    assert script.log_lines()[-1] == f"manager A: dying: safe exit from signal {signal.Signals(first).name[3:]}"
+
+
+@pytest.mark.parametrize(
+    ("second", "after"), [(signal.SIGTERM, 1.1), (signal.SIGINT, 1.1), (signal.SIGQUIT, 0), (signal.SIGQUIT, 1.1)]
+)
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+def test_who_insists_kills_at_once(run_script: Run, tmp_path: Path, first: int, second: int, after: float) -> None:
     with Release() as release:
         script = run_script(pool(2, "busy", pidfile=str(tmp_path / "pid")), stdin=release.read_end)
         script.lines(2)
         script.signal(first)
         script.wait_log("sending TERM to PIDs")
-        if second != signal.SIGQUIT:
-            time.sleep(1.1)  # sooner, it is the first one once more
+        time.sleep(after)  # a span in which nothing may happen: a second TERM within it is the same one
         assert script.process.poll() is None
         script.signal(second)
         assert script.wait(5) == 1
@@ -178,7 +198,7 @@ def test_a_worker_killed_in_a_reload_is_no_failure_of_the_stop(run_script: Run, 
         + """
 class Manager(ProcManager):
     def manager_sig_handler(self, name):
-        self.reload_timeout = 0.1 if name == "HUP" else 0
+        self.die_timeout = 0.1 if name == "HUP" else 60
         super().manager_sig_handler(name)
 manager = Manager(1)
 manager.manage()
@@ -222,6 +242,42 @@ idle(manager)
     script.lines(2)
     assert script.stop(signal.SIGTTIN) == status
     assert script.log_lines()[-1] == f"manager A: {last}"
+    assert not (tmp_path / "pid").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTTIN, signal.SIGTERM])
+def test_the_pid_file_is_removed_when_no_worker_is_left_to_reap(run_script: Run, tmp_path: Path, number: int) -> None:
+    """QUIT, abort() (here at TTIN) and a gentle stop alike: while the file is there, somebody may serve."""
+    script = run_script(
+        HEAD
+        + """
+def exists(pid):
+    try:
+        os.kill(pid, 0)  # a zombie is one that exists
+    except ProcessLookupError:
+        return False
+    return True
+
+class Manager(ProcManager):
+    seen = ()
+    def manager_sig_handler(self, name):
+        self.seen = self.server_pids
+        self.abort("enough") if name == "TTIN" else super().manager_sig_handler(name)
+    def remove_pid_file(self):
+        say("removing", len(self.seen), self.server_pids, list(map(exists, self.seen)), os.path.exists(self.pidfile))
+        super().remove_pid_file()
+manager = Manager(3, pidfile=sys.argv[1])
+manager.manage()
+say("up")
+deaf(manager) if sys.argv[2] == "deaf" else idle(manager)
+""",
+        args=[tmp_path / "pid", "idle" if number == signal.SIGTERM else "deaf"],
+    )
+    up = 3 if number == signal.SIGTERM else 6
+    script.lines(up)
+    script.signal(number)
+    assert script.line() == "removing 3 [] [False, False, False] True"
+    script.wait()
     assert not (tmp_path / "pid").exists()
 
 
@@ -357,6 +413,40 @@ idle(manager)
     script.lines(2)
     script.signal(signal.SIGQUIT)
     assert script.wait(5) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM])
+def test_a_child_of_the_application_is_left_to_the_application(run_script: Run, number: int) -> None:
+    """It lives on when the pool is killed, and its status is there for whoever forked it."""
+    script = run_script(
+        HEAD
+        + """
+import atexit
+class Manager(ProcManager):
+    def manager_init(self):
+        super().manager_init()
+        read_end, write_end = os.pipe()
+        helper = os.fork()
+        if not helper:
+            os.close(write_end)
+            os.read(read_end, 1)
+            os._exit(7)
+        os.close(read_end)
+        atexit.register(collect, os.getpid(), helper, write_end)
+def collect(owner, helper, write_end):
+    if os.getpid() == owner:
+        alive = os.waitpid(helper, os.WNOHANG) == (0, 0)
+        os.close(write_end)
+        say("alive", alive, "status", os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1]))
+manager = Manager(2)
+manager.manage()
+say("up")
+idle(manager)
+"""
+    )
+    script.lines(2)
+    assert script.stop(number) == (1 if number == signal.SIGQUIT else 0)
+    assert script.output() == "alive True status 7\n"
 
 
 def test_foreign_children_are_reaped_in_silence(run_script: Run) -> None:
