@@ -114,9 +114,8 @@ def test_every_parameter_is_an_attribute(tmp_path: Path) -> None:
 
 def test_a_negative_number_set_later_is_refused() -> None:
     manager = ProcManager(1)
-    manager.n_processes = -1
     with pytest.raises(ConfigError, match="n_processes"):
-        manager.manage()
+        manager.n_processes = -1
 
 
 def test_in_a_thread_it_is_refused_and_undone(run_script: Run, tmp_path: Path) -> None:
@@ -506,6 +505,66 @@ idle(manager)
         wait_until(lambda count=count: len(script.workers()) == count, 10)
     assert script.stop() == 0
     assert "exited with status 1" not in script.log()
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_number_of_0_at_run_time_stops_the_pool_gently(run_script: Run, tmp_path: Path, busy: bool) -> None:
+    """As in the originals, whose loop ends when it is to keep nobody."""
+    read_end, write_end = os.pipe()
+    try:
+        script = run_script(
+            HEAD
+            + """
+class Manager(ProcManager):
+    def manager_sig_handler(self, name):
+        if name == "HUP":
+            self.n_processes = 0
+        else:
+            super().manager_sig_handler(name)
+manager = Manager(2, pidfile="pid")
+manager.manage()
+manager.pre_dispatch()
+say("up")
+if sys.argv[1] == "True":
+    os.read(0, 1)
+    say("answered")
+manager.post_dispatch()
+idle(manager)
+""",
+            args=[busy],
+            cwd=tmp_path,
+            stdin=read_end,
+        )
+        script.lines(2)
+        script.signal(signal.SIGHUP)
+        script.wait_log("sending TERM to PIDs")
+        os.write(write_end, b"xx")
+        assert script.wait() == 0
+    finally:
+        os.close(read_end)
+        os.close(write_end)
+    script.tree_gone()
+    assert script.output() == "answered\n" * 2 * busy
+    assert not (tmp_path / "pid").exists()
+    assert script.log_lines()[-1].startswith("manager A: dying: ")
+    assert script.log().count("exited with status 0") == 2
+
+
+def test_what_the_manager_has_received_is_not_counted_in_its_workers(run_script: Run) -> None:
+    script = run_script(
+        HEAD
+        + """
+manager = ProcManager(1)
+manager.manage()
+say(manager.received_signal("HUP"), manager.received_signal())
+idle(manager)
+"""
+    )
+    assert script.line() == "0 {}"
+    for _ in range(2):
+        script.signal(signal.SIGHUP)
+        assert script.line() == "0 {}"
+    assert script.stop() == 0
 
 
 def test_signals_are_counted(run_script: Run) -> None:
