@@ -213,7 +213,7 @@ def test_a_second_signal_stops_at_once(serve: Command, app: Path) -> None:
         script.line()
         script.signal(signal.SIGTERM)
         script.wait_log("received signal TERM")
-        time.sleep(1.1)  # sooner, it is the first one once more
+        time.sleep(1.1)  # a span in which nothing may happen: a second TERM within it is the same one
         script.signal(signal.SIGTERM)
         assert script.wait(10) == 1
     wait_gone(script, caddy)
