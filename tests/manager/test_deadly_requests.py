@@ -134,13 +134,13 @@ OFTEN = 2.0  # seconds in which it is counted
 
 
 def test_workers_that_die_as_soon_as_they_are_ready_do_not_eat_the_machine(run_script: Run) -> None:
-    """Again and again, with a failure: they are forked at a bounded rate, and one line says so, once a second at most."""
+    """Again and again, before they have served: they are forked ever more rarely, and one line for each round says so."""
     began = time.monotonic()
     script = run_script(HEAD + "manager = ProcManager(4)\nmanager.manage()\nos._exit(1)\n")
     script.wait_log("started", count=4)
     time.sleep(OFTEN)  # nothing is waited for: this is the time in which they are counted
     log, passed = script.log(), time.monotonic() - began
-    assert 4 < log.count("started") < 1000 * passed / OFTEN
+    assert 4 < log.count("started") < 100
     remarks = [line for line in log.splitlines() if not re.search("initialized$|started$|exited with status 1$", line)]
-    assert 1 <= len(remarks) <= passed + 1, remarks
+    assert 1 <= len(remarks) <= 2 * passed + 4, remarks
     assert script.stop() == 0

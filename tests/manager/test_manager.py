@@ -114,8 +114,9 @@ def test_every_parameter_is_an_attribute(tmp_path: Path) -> None:
 
 def test_a_negative_number_set_later_is_refused() -> None:
     manager = ProcManager(1)
+    manager.n_processes = -1
     with pytest.raises(ConfigError, match="n_processes"):
-        manager.n_processes = -1
+        manager.manage()
 
 
 def test_in_a_thread_it_is_refused_and_undone(run_script: Run, tmp_path: Path) -> None:

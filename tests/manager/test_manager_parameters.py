@@ -12,7 +12,7 @@ from fcgi_procmanager import ConfigError, ProcManager
 from fcgi_procmanager.basics.states import Role
 
 WRONG = [
-    *[("n_processes", value) for value in ("2", -1, 1.0, None, True)],
+    *[("n_processes", value) for value in ("2", 1.0, None, True)],
     *[("die_timeout", value) for value in ("60", -1, None, True, float("inf"), float("nan"))],
     *[("reload_timeout", value) for value in ("60", -0.1, None, False, float("inf"))],
     *[("start_delay", value) for value in ("1", -0.1, None, float("inf"))],
@@ -59,6 +59,16 @@ def test_a_right_value_can_be_set_later(parameter: str, value: Any) -> None:
     setattr(manager, parameter, value)
     assert getattr(manager, parameter) == value
     assert getattr(ProcManager(**{parameter: value}), parameter) == value
+
+
+def test_a_negative_number_is_no_pool() -> None:
+    """Set at run time it ends the pool, as in the original; before, it is a mistake."""
+    with pytest.raises(ConfigError, match="^n_processes must not be negative"):
+        ProcManager(-1)
+    manager = ProcManager(3)
+    manager.n_processes = -1
+    with pytest.raises(ConfigError, match="^n_processes must not be negative"):
+        manager.manage()
 
 
 def test_a_reload_has_no_time_limit_unless_it_is_given_one() -> None:

@@ -198,7 +198,7 @@ def test_a_worker_killed_in_a_reload_is_no_failure_of_the_stop(run_script: Run, 
         + """
 class Manager(ProcManager):
     def manager_sig_handler(self, name):
-        self.die_timeout = 0.1 if name == "HUP" else 60
+        self.reload_timeout = 0.1 if name == "HUP" else 0
         super().manager_sig_handler(name)
 manager = Manager(1)
 manager.manage()

@@ -237,8 +237,9 @@ class ManagerHalf:
             self.respawn.died(child.ready_at, now)
             self._notice_deaths(now)
         else:
+            rounds = self.respawn.failures
             delay = self.respawn.start_failed(child.spawned_at, child.ready_at, now)
-            if delay and not self.respawn.hopeless:
+            if delay and self.respawn.failures > rounds and not self.respawn.hopeless:
                 self._manager.notify(
                     f"{self.respawn.failures} servers in a row failed; the next one starts in {delay:.1f} s"
                 )
