@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import signal
+from pathlib import Path
 
 import pytest
+
+from harness.process import patient, wait_until
 
 SCRIPT = """
     import atexit, os, sys
@@ -64,3 +68,105 @@ def test_nothing_is_missed(run_script, sock_path, tmp_path, asked, status):
         assert (tmp_path / name).read_text() == content, name
     assert gzip.decompress((tmp_path / "zipped").read_bytes()) == b"zipped words"
     assert "standard words" in script.output()
+
+
+# Daemon threads that are in the middle of something
+
+# Whoever blocks in a file does so for good, and holds the lock of its buffer.
+THREADED = """
+    import gzip, os, sys, threading, time
+    from fcgi_procmanager import ProcManager
+    from harness.inside import say
+
+    def read_bytes():
+        with os.fdopen(os.pipe()[0], "rb") as file:
+            say("blocks")
+            file.read()
+
+    def read_lines():
+        with os.fdopen(os.pipe()[0]) as file:
+            say("blocks")
+            for line in file:
+                pass
+
+    def read_both_ways():
+        import socket
+        here, _there = pair = socket.socketpair()
+        with here.makefile("rwb") as file:
+            say("blocks")
+            file.read(1)
+
+    def write_bytes():
+        with os.fdopen(os.pipe()[1], "wb") as file:
+            say("blocks")
+            file.write(bytes(1 << 20))
+
+    def write_lines():
+        with os.fdopen(os.pipe()[1], "w") as file:
+            say("blocks")
+            while True:
+                print("x" * 1000, file=file)
+
+    def write_on():
+        with open("log", "a", buffering=1) as file:
+            say("blocks")
+            while True:
+                print("x" * 100, file=file)
+
+    def sleep():
+        say("blocks")
+        time.sleep(1000)
+
+    class Manager(ProcManager):
+        def server_init(self):
+            super().server_init()
+            pid = os.getpid()
+            self.file, self.text, self.zipped = open(f"b{pid}", "wb"), open(f"t{pid}", "w"), gzip.open(f"z{pid}", "wt")
+            self.thread = threading.Thread(target=globals()[sys.argv[2]], daemon=True)
+            self.thread.start()
+
+    manager = Manager(n_processes=1)
+    listener = manager.listen(sys.argv[1])
+    manager.manage()
+    manager.file.write(b"some bytes")
+    manager.text.write("some text")
+    manager.zipped.write("zipped text")
+    say("ready", os.getpid())
+    assert manager.accept(listener) is None
+    manager.exit("done")
+"""
+
+BLOCKED = ["read_bytes", "read_lines", "read_both_ways", "write_bytes", "write_lines", "sleep"]
+
+
+@pytest.mark.parametrize("thread", [*BLOCKED, "write_on"])
+def test_what_a_daemon_thread_does_with_a_file_neither_aborts_nor_holds_the_end(
+    run_script, sock_path, tmp_path, thread
+):
+    """A file of which the thread holds the lock is left alone, and the others are written out."""
+    script = run_script(THREADED, args=[sock_path, thread], cwd=tmp_path)
+    worker = ready(script)
+    if thread in BLOCKED:  # in the kernel, with the lock in its hand, once both threads of the worker sleep
+        wait_until(lambda: thread_states(worker) == ["S", "S"])
+    script.signal(signal.SIGTERM, worker)
+    script.wait_log(rf"server \(pid {worker}\) exited with status 0$", timeout=patient(3))
+    ready(script)
+    script.signal(signal.SIGQUIT)
+    assert script.wait() == 1
+    assert "Fatal Python error" not in script.log()
+    assert "Traceback" not in script.log()
+    assert (tmp_path / f"b{worker}").read_bytes() == b"some bytes"
+    assert (tmp_path / f"t{worker}").read_text() == "some text"
+    assert gzip.decompress((tmp_path / f"z{worker}").read_bytes()) == b"zipped text"
+
+
+def ready(script):
+    """The next worker, once it has written its files and its thread is about to do what it does."""
+    said = dict(line.partition(" ")[::2] for line in script.lines(2))
+    assert set(said) == {"blocks", "ready"}
+    return int(said["ready"])
+
+
+def thread_states(pid):
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return [(task / "stat").read_text().rpartition(") ")[2][0] for task in tasks]
