@@ -196,11 +196,7 @@ def test_a_worker_killed_in_a_reload_is_no_failure_of_the_stop(run_script: Run, 
     source = (
         HEAD
         + """
-class Manager(ProcManager):
-    def manager_sig_handler(self, name):
-        self.reload_timeout = 0.1 if name == "HUP" else 0
-        super().manager_sig_handler(name)
-manager = Manager(1)
+manager = ProcManager(1, reload_timeout=0.1)
 manager.manage()
 if os.path.exists("once"):
     idle(manager)
