@@ -46,11 +46,11 @@ class Peer:
 
     def receive(self, data: bytes) -> Peer:
         """As `feed`, but what the parser expects of a body is not shown to it."""
-        for chunks in (self.parser.stdin, self.parser.data):
-            expected = data[: self.parser.expects(chunks)]
+        for kind in (protocol.STDIN, protocol.DATA):
+            expected = data[: self.parser.content_due(kind)]
             if expected:
-                self.parser.taken(len(expected))
-                if chunks is self.parser.stdin:
+                self.parser.received_elsewhere(len(expected))
+                if kind == protocol.STDIN:
                     self._body += expected
                 else:
                     self._data += expected
@@ -471,22 +471,19 @@ def test_an_opening_is_what_the_parser_finds(body: bytes, padding: int, role: in
             found = protocol.opening(received, EVERY_ROLE)
             if found is None:
                 continue
-            (params, request_id, found_role, keep, content), rest = found
-            assert (params, request_id, found_role, keep) == (parser.head, 7, role, False)
-            if rest is None:
+            assert (found.params, found.request_id, found.role, found.keep) == (parser.head, 7, role, False)
+            if found.body is not None:
                 assert parser.input_complete
-                assert content == b"".join(parser.stdin)
+                assert found.body == b"".join(parser.stdin)
             else:
-                assert content == b""
                 second = Parser(EVERY_ROLE)
-                second.open(found[0])
-                second.feed(rest)
+                second.open(found)
                 assert b"".join(second.stdin) == b"".join(parser.stdin)
                 assert second.input_complete == parser.input_complete
     if role == protocol.RESPONDER and len(body) <= protocol.MAX_CONTENT:
         found = protocol.opening(stream, EVERY_ROLE)
         assert found is not None
-        assert found[1] is None, "such a request needs no parser"
+        assert found.body is not None, "such a request needs no parser"
 
 
 def test_a_file_that_nobody_asked_for_is_dropped() -> None:
@@ -541,10 +538,11 @@ def test_a_body_is_passed_on_as_it_comes(padding: int) -> None:
     record = fcgi.record(fcgi.STDIN, 1, b"0123456789", padding)
     parser.feed(record[:12])
     assert list(parser.stdin) == [b"0123"]
-    assert (parser.expects(parser.stdin), parser.expects(parser.data), parser.after_rest) == (6, 0, padding + 8)
+    assert (parser.content_due(protocol.STDIN), parser.content_due(protocol.DATA)) == (6, 0)
+    assert parser.up_to_next_content == padding + 8
     parser.feed(record[12:])
     assert list(parser.stdin) == [b"0123", b"456789"]
-    assert parser.expects(parser.stdin) == 0
+    assert parser.content_due(protocol.STDIN) == 0
     parser.feed(fcgi.record(fcgi.STDIN, 1))
     assert parser.input_complete
 
@@ -556,7 +554,7 @@ def test_the_rest_of_a_body_that_nobody_wants_is_dropped() -> None:
     )
     parser.next_request()
     assert parser.spoken
-    assert parser.expects(parser.stdin) == 0
+    assert parser.content_due(protocol.STDIN) == 0
     parser.feed(fcgi.record(fcgi.STDIN, 1, b"abc" * 9, 5)[20:] + fcgi.record(fcgi.STDIN, 1))
     assert not parser.stdin
     assert not parser.spoken

@@ -14,18 +14,19 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..basics.clock import FOREVER, milliseconds, monotonic
 from ..errors import ProtocolError
 from . import protocol
-from .protocol import Parser
+from .protocol import Opening, Parser
 
 RECEIVE = 65536  # bytes asked of one recv
 JOIN = 65536  # bytes; below it a copy is cheaper than a list of pieces
 _DONTWAIT = socket.MSG_DONTWAIT
 _MORE = getattr(socket, "MSG_MORE", 0)
 _NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # a file system that cannot: copied by us
+_DIRECT = 1 << 15  # bytes; for less than that a receive of its own would cost more than a copy
 _MAX_PIECES = 512  # in one sendmsg; Linux takes 1024
 
 
@@ -56,7 +57,7 @@ class Connection:
 
     def __init__(self, sock: socket.SocketType, limits: Limits) -> None:
         self.sock = sock
-        self.opened: protocol.Opened | None = None
+        self.opened: Opening | None = None
         self.parser: Parser | None = None
         self.dead = ""
         self.deadline = FOREVER
@@ -90,20 +91,14 @@ class Connection:
         received = self._receive()
         if not received:
             return False
-        parser = self.parser
-        if parser is None:
-            found = protocol.opening(received, self._limits.roles)
-            if found is None:
-                parser = self._new_parser()
-            else:
-                self.opened, rest = found
-                if rest is None:
-                    return True
-                parser = self._new_parser()
-                parser.open(self.opened)
-                received = rest
-        parser.feed(received)
-        return self._parsed(parser)
+        if self.parser is not None:
+            self.parser.feed(received)
+        else:
+            self.opened = opened = protocol.opening(received, self._limits.roles)
+            if opened is not None and opened.body is not None:
+                return True
+            self._begin_to_parse(received)
+        return self._parsed()
 
     def first_words(self, seconds: float) -> bool:
         """Give a peer that has just connected a moment to speak. True when there is something to `poll` for."""
@@ -121,26 +116,68 @@ class Connection:
         if not parser.spoken and not parser.unsent:
             self.parser = None
             return False
-        return self._parsed(parser)
+        return self._parsed()
 
-    def receive_body(self, parser: Parser) -> None:
-        """Wait for more of the body of the request in hand. Raises PeerGone, ProtocolError."""
+    # -- the body of the request in hand. `kind`: STDIN, or DATA for the file of a Filter -------------------------------
+
+    def whole_body(self, kind: int) -> bytes | None:
+        """All of it, once, if it has come by now; else None: it is to be read."""
+        opened, parser = self.opened, self.parser
+        if parser is None:
+            return opened.body if opened is not None and kind == protocol.STDIN else b""
+        if not parser.ended(kind):
+            return None
+        chunks = parser.stream(kind)
+        content = b"".join(chunks)
+        chunks.clear()
+        return content
+
+    def read_body(self, kind: int, target: memoryview) -> int:
+        """Some of it, waiting for the peer; 0 at its end. Raises PeerGone, ProtocolError."""
+        parser = self.parser
+        assert parser is not None  # or all of it would have been at hand
+        chunks = parser.stream(kind)
+        while not self._body_ended(parser, kind) and not chunks:
+            due = parser.content_due(kind)
+            if due and len(target) >= _DIRECT:
+                return self._receive_body_into(parser, target, due)
+            self._receive_body(parser)
+        return _move(chunks, target)
+
+    def skip_body(self) -> None:
+        """Read the body to its end and drop it. Raises PeerGone, ProtocolError."""
+        parser = self.parser
+        if parser is None:
+            return
+        while not self._body_ended(parser, protocol.STDIN):
+            parser.stdin.clear()
+            self._receive_body(parser)
+        parser.stdin.clear()
+
+    def _body_ended(self, parser: Parser, kind: int) -> bool:
+        ended = parser.ended(kind)
+        if not ended and parser.aborted:
+            raise PeerGone("the web server has withdrawn the request")
+        return ended
+
+    def _receive_body(self, parser: Parser) -> None:
+        """Wait for more of it. Raises PeerGone, ProtocolError."""
         deadline = monotonic() + self._limits.receive_timeout
         while not (received := self._receive()):
             self._await_body(deadline)
         self._feed(parser, received)
 
-    def receive_body_into(self, parser: Parser, target: memoryview, expected: int) -> int:
-        """Likewise, when the next `expected` bytes are of the body: they are received where the application wants
-        them, and copied by nobody. Returns how many came; what follows them goes to the parser."""
-        pieces = [target[:expected]]
-        if expected <= len(target):
-            pieces.append(memoryview(bytearray(parser.after_rest)))
+    def _receive_body_into(self, parser: Parser, target: memoryview, due: int) -> int:
+        """Likewise, when the next `due` bytes are of the body: they are received where the application wants them, and
+        copied by nobody. Returns how many came; what follows them goes to the parser."""
+        pieces = [target[:due]]
+        if due <= len(target):
+            pieces.append(memoryview(bytearray(parser.up_to_next_content)))
         deadline = monotonic() + self._limits.receive_timeout
         while not (count := self._receive_into(pieces)):
             self._await_body(deadline)
         taken = min(count, len(pieces[0]))
-        parser.taken(taken)
+        parser.received_elsewhere(taken)
         if count > taken:
             self._feed(parser, bytes(pieces[1][: count - taken]))
         return taken
@@ -160,6 +197,8 @@ class Connection:
         except ProtocolError as error:  # an application may go on after it; this connection cannot
             self.dead = str(error)
             raise
+
+    # -- the reply ----------------------------------------------------------------------------------------------------
 
     def send(self, data: bytes, flags: int = _DONTWAIT) -> bool:
         """Send all of it, waiting for a slow peer as long as the budget of this request lasts. False when dead."""
@@ -261,16 +300,20 @@ class Connection:
             self.dead = "closed by the peer"
         return count
 
-    def _new_parser(self) -> Parser:
-        self.parser = Parser(self._limits.roles, self._limits.capability)
-        return self.parser
+    def _begin_to_parse(self, received: bytes) -> None:
+        self.parser = parser = Parser(self._limits.roles, self._limits.capability)
+        if self.opened is not None:
+            parser.open(self.opened)
+        else:
+            parser.feed(received)
 
-    def _parsed(self, parser: Parser) -> bool:
+    def _parsed(self) -> bool:
         """What the parser has found: answers that are owed, and a request, or none yet."""
+        parser = self.parser
+        assert parser is not None
         if parser.unsent or parser.close_after:
             self._answer(parser)
-        if parser.head is not None:
-            self.opened = (parser.head, parser.request_id, parser.role, parser.keep, b"")
+        self.opened = parser.opened
         return self.opened is not None
 
     def _answer(self, parser: Parser) -> None:
@@ -317,3 +360,15 @@ def _wait(sock: socket.SocketType, event: int, deadline: float) -> bool:
     poller = select.poll()
     poller.register(sock, event)
     return bool(poller.poll(milliseconds(deadline, monotonic())))
+
+
+def _move(chunks: deque[Any], target: memoryview) -> int:
+    """The first of the chunks, or as much of it as there is room for."""
+    if not chunks:
+        return 0
+    chunk = chunks.popleft()
+    size = min(len(chunk), len(target))
+    target[:size] = chunk[:size]
+    if size < len(chunk):
+        chunks.appendleft(memoryview(chunk)[size:])
+    return size

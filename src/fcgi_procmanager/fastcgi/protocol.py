@@ -13,6 +13,7 @@ import struct
 from collections import deque
 from collections.abc import Collection
 from functools import lru_cache
+from typing import NamedTuple
 
 from ..errors import ProtocolError
 from . import pairs
@@ -67,17 +68,25 @@ def stream_records(kind: int, request_id: int, content: bytes) -> list[bytes | m
     return records
 
 
-# Parameters, request id, role, whether to keep the connection, and the body, if all of it came with them.
-Opened = tuple[dict[str, str], int, int, bool, bytes]
+class Opening(NamedTuple):
+    """A request whose parameters are complete."""
+
+    params: dict[str, str]
+    request_id: int
+    role: int
+    keep: bool  # the peer wants the connection kept
+    body: bytes | None  # all of it; None when a parser has to take apart what comes
+    behind: bytes  # what came behind the parameters, for that parser
+
 
 _decoder = pairs.Decoder()
+_make = tuple.__new__  # `Opening(...)` itself would take twice as long
 
 
-def opening(received: bytes, roles: Collection[int]) -> tuple[Opened, bytes | None] | None:
+def opening(received: bytes, roles: Collection[int]) -> Opening | None:
     """The usual first bytes of a connection, at a third of the parser's cost: BEGIN_REQUEST, all parameters in one record and
-    their end, and a body that fits in one record or is empty, if it has come whole. Returns the request and what came
-    behind it, None instead of that if nothing more will; returns None for anything else, which a parser takes apart.
-    Raises ProtocolError."""
+    their end, and a body that fits in one record or is empty, if it has come whole. None for anything else: that is a
+    parser's from its first byte on. Raises ProtocolError."""
     if len(received) < 40:
         return None
     one, begin, request_id, eight, zero, role, flags, same_one, kind, same_id, length, padding = _unpack_opening(
@@ -100,9 +109,7 @@ def opening(received: bytes, roles: Collection[int]) -> tuple[Opened, bytes | No
         body = b""
     else:
         body = _whole_body(received, behind, request_id)
-    if body is None:
-        return (params, request_id, role, keep, b""), received[behind:]
-    return (params, request_id, role, keep, body), None
+    return _make(Opening, (params, request_id, role, keep, body, received[behind:] if body is None else b""))
 
 
 def _whole_body(received: bytes, position: int, request_id: int) -> bytes | None:
@@ -139,13 +146,13 @@ class Parser:
         "_active",
         "_buffer",
         "_capability",
+        "_content_due",
+        "_due_to",
         "_early_data",
-        "_into",
+        "_padding_due",
         "_params",
         "_params_size",
-        "_rest",
         "_roles",
-        "_skip",
         "aborted",
         "close_after",
         "data",
@@ -163,7 +170,7 @@ class Parser:
         self._roles = roles
         self._capability = capability or {}
         self._buffer = b""
-        self._rest = self._skip = 0
+        self._content_due = self._padding_due = 0  # bytes still to come of a record that is passed on as it comes
         self.head: dict[str, str] | None = None
         self.unsent = b""
         self.close_after = False
@@ -171,11 +178,16 @@ class Parser:
         self.data: deque[bytes] = deque()
         self.next_request()
 
-    def open(self, opened: Opened) -> None:
-        """Go on behind an `opening`."""
-        params, self.request_id, self.role, self.keep, _ = opened
-        self.head = params
+    def open(self, opened: Opening) -> None:
+        """Go on behind an `opening`. Raises ProtocolError."""
+        self.head, self.request_id, self.role, self.keep, _, behind = opened
         self._active = True
+        self.feed(behind)
+
+    @property
+    def opened(self) -> Opening | None:
+        """The open request, once its parameters are complete."""
+        return None if self.head is None else Opening(self.head, self.request_id, self.role, self.keep, None, b"")
 
     def next_request(self) -> None:
         """Forget the open request. What still comes of it is read and dropped; what has come of the next one is kept."""
@@ -189,7 +201,7 @@ class Parser:
         self.head = None
         self.aborted = False
         self.stdin_ended = self.data_ended = False
-        self._into: deque[bytes] | None = None
+        self._due_to: deque[bytes] | None = None  # the stream of that record; None: nobody wants it
         if self.stdin:
             self.stdin.clear()
         if self.data:
@@ -198,12 +210,12 @@ class Parser:
     @property
     def spoken(self) -> bool:
         """The peer has begun something that is not answered yet."""
-        return self._active or bool(self._buffer or self._rest or self._skip)
+        return self._active or bool(self._buffer or self._content_due or self._padding_due)
 
     @property
     def input_complete(self) -> bool:
         """Nothing more of the open request is on its way."""
-        return self._over and not self._buffer and not self._skip
+        return self._over and not self._buffer and not self._padding_due
 
     @property
     def _over(self) -> bool:
@@ -224,7 +236,7 @@ class Parser:
 
         Records behind the last one of a complete request stay unread until `next_request` and `resume`: a peer that
         sends many requests at once is answered in order, and fills its own buffers."""
-        if self._rest or self._skip:
+        if self._content_due or self._padding_due:
             received = self._go_on(received)
         buffer = self._buffer + received if self._buffer else received
         position, end = 0, len(buffer)
@@ -240,7 +252,7 @@ class Parser:
                 if length and self._is_body(kind, request_id):
                     self._begin_to_stream(kind, buffer[start:stop], length, padding)
                     position = min(end, stop)
-                    self._skip -= end - position
+                    self._padding_due -= end - position
                     position = end
                 break
             position = stop + padding
@@ -249,18 +261,25 @@ class Parser:
 
     # A record of a body is passed on as it comes; all others are awaited to their end.
 
-    def expects(self, chunks: deque[bytes]) -> int:
+    def stream(self, kind: int) -> deque[bytes]:
+        """What has come of a stream (STDIN or DATA) and has not been taken."""
+        return self.stdin if kind == STDIN else self.data
+
+    def ended(self, kind: int) -> bool:
+        return self.stdin_ended if kind == STDIN else self.data_ended
+
+    def content_due(self, kind: int) -> int:
         """Bytes of this stream that come next on the connection, before anything else; 0 when that is not known."""
-        return self._rest if self._into is chunks else 0
+        return self._content_due if self._due_to is self.stream(kind) else 0
 
     @property
-    def after_rest(self) -> int:
-        """Bytes from there up to the end of the next header."""
-        return self._skip + 8
+    def up_to_next_content(self) -> int:
+        """Bytes between that content and the next one: padding and a header."""
+        return self._padding_due + 8
 
-    def taken(self, count: int) -> None:
-        """The first `count` of the bytes that were expected have been received by somebody else."""
-        self._rest -= count
+    def received_elsewhere(self, count: int) -> None:
+        """The first `count` of the bytes that are due have gone where they are wanted, past the parser."""
+        self._content_due -= count
 
     def _is_body(self, kind: int, request_id: int) -> bool:
         if request_id != self.request_id or self.head is None:
@@ -271,10 +290,10 @@ class Parser:
         chunks, ended = (self.stdin, self.stdin_ended) if kind == STDIN else (self.data, self.data_ended)
         if kind == DATA:
             self._allow_data(length)
-        self._into = None if ended else chunks
+        self._due_to = None if ended else chunks
         if content and not ended:
             chunks.append(content)
-        self._rest, self._skip = length - len(content), padding
+        self._content_due, self._padding_due = length - len(content), padding
 
     def _allow_data(self, length: int) -> None:
         """Nobody can ask for the file of a Filter before its body has ended: until then it piles up."""
@@ -285,12 +304,12 @@ class Parser:
 
     def _go_on(self, received: bytes) -> bytes:
         """More of the record that is being passed on. Returns what comes behind it."""
-        content = received[: self._rest]
-        if content and self._into is not None:
-            self._into.append(content)
-        self._rest -= len(content)
-        behind = len(content) + self._skip
-        self._skip = max(0, behind - len(received))
+        content = received[: self._content_due]
+        if content and self._due_to is not None:
+            self._due_to.append(content)
+        self._content_due -= len(content)
+        behind = len(content) + self._padding_due
+        self._padding_due = max(0, behind - len(received))
         return received[behind:]
 
     def _record(self, kind: int, request_id: int, content: bytes) -> None:

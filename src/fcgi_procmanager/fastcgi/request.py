@@ -6,21 +6,18 @@ Runs in a worker, in the thread that serves the request. Must never receive or s
 from __future__ import annotations
 
 import io
-from collections import deque
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Any, Callable
+from typing import IO, TYPE_CHECKING, Callable
 
 from . import protocol
-from .connection import Connection, PeerGone
-from .protocol import Parser
+from .connection import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
 _OUTPUT_LIMIT = 1 << 16  # bytes an output stream gathers before it sends by itself
 _INPUT_BUFFER = 1 << 15  # bytes; what an application asks for in larger pieces goes past this buffer
-_DIRECT = 1 << 15  # bytes; for less than that a receive of its own would cost more than a copy
 
 Done = Callable[[Connection, bool], None]  # told of the connection, and whether it is to be kept
 
@@ -34,7 +31,6 @@ class Request:
     """
 
     __slots__ = (
-        "_body",
         "_connection",
         "_data",
         "_done",
@@ -50,7 +46,7 @@ class Request:
 
     def __init__(self, connection: Connection, done: Done) -> None:
         assert connection.opened is not None
-        self.params, self.request_id, self.role, self.keep, self._body = connection.opened
+        self.params, self.request_id, self.role, self.keep, _, _ = connection.opened
         self._connection = connection
         self._done: Done | None = done
         self._parts: list[bytes] | None = None  # of `reply`
@@ -71,11 +67,7 @@ class Request:
         """The body. Reading it raises PeerGone (an OSError) when it ends early. Raises ValueError after `finish`."""
         if self._input is None:
             self._refuse_when_finished()
-            parser = self._connection.parser
-            if parser is None:
-                self._input = io.BytesIO(self._body)
-            else:
-                self._input = self._stream(parser, parser.stdin, parser.stdin_ended, self._stdin_ended)
+            self._input = self._stream(protocol.STDIN)
         return self._input
 
     @property
@@ -83,15 +75,11 @@ class Request:
         """The file of a Filter request. It comes behind the body: what is left unread of that is dropped."""
         if self._data is None:
             self._refuse_when_finished()
-            parser = self._connection.parser
-            if parser is None or self.role != protocol.FILTER:
+            if self.role != protocol.FILTER:
                 self._data = io.BytesIO()
             else:
-                while not self._stdin_ended(parser):
-                    parser.stdin.clear()
-                    self._connection.receive_body(parser)
-                parser.stdin.clear()
-                self._data = self._stream(parser, parser.data, parser.data_ended, self._data_ended)
+                self._connection.skip_body()
+                self._data = self._stream(protocol.DATA)
         return self._data
 
     @property
@@ -99,30 +87,17 @@ class Request:
         """The web server has withdrawn the request, or is gone: nobody reads a reply."""
         return self._connection.aborted
 
-    def _stream(
-        self, parser: Parser, chunks: deque[bytes], complete: bool, ended: Callable[[Parser], bool]
-    ) -> IO[bytes]:
-        if complete:  # a small body that came with the parameters
-            content = b"".join(chunks)
-            chunks.clear()
-            return io.BytesIO(content)
-        return io.BufferedReader(_Body(self._connection, parser, chunks, ended), _INPUT_BUFFER)
+    def _stream(self, kind: int) -> IO[bytes]:
+        content = self._connection.whole_body(kind)  # a small body comes with the parameters
+        return io.BufferedReader(_Body(self, kind), _INPUT_BUFFER) if content is None else io.BytesIO(content)
 
-    def _stdin_ended(self, parser: Parser) -> bool:
-        return self._ended(parser, parser.stdin_ended)
-
-    def _data_ended(self, parser: Parser) -> bool:
-        return self._ended(parser, parser.data_ended)
+    def _read(self, kind: int, target: memoryview) -> int:
+        self._refuse_when_finished()
+        return self._connection.read_body(kind, target)
 
     def _refuse_when_finished(self) -> None:
         if self._done is None:
             raise ValueError("the request is finished: its input is gone")
-
-    def _ended(self, parser: Parser, flag: bool) -> bool:
-        self._refuse_when_finished()
-        if not flag and parser.aborted:
-            raise PeerGone("the web server has withdrawn the request")
-        return flag
 
     # -- output -------------------------------------------------------------------------------------------------------
 
@@ -268,36 +243,17 @@ class Output:
 
 
 class _Body(io.RawIOBase):
-    """A stream of the request in hand; reads from the connection only what is asked for."""
+    """A stream of the request in hand; takes from the connection only what is asked for."""
 
-    def __init__(
-        self, connection: Connection, parser: Parser, chunks: deque[Any], ended: Callable[[Parser], bool]
-    ) -> None:
-        self._connection = connection
-        self._parser = parser
-        self._chunks = chunks
-        self._ended = ended
+    def __init__(self, request: Request, kind: int) -> None:
+        self._request = request
+        self._kind = kind
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Buffer) -> int:
-        target = memoryview(buffer)
-        ended = self._ended(self._parser)  # refuses after the request is finished
-        while not self._chunks:
-            if ended:
-                return 0
-            expected = self._parser.expects(self._chunks)
-            if expected and len(target) >= _DIRECT:
-                return self._connection.receive_body_into(self._parser, target, expected)
-            self._connection.receive_body(self._parser)
-            ended = self._ended(self._parser)
-        chunk = self._chunks.popleft()
-        size = min(len(chunk), len(target))
-        target[:size] = chunk[:size]
-        if size < len(chunk):
-            self._chunks.appendleft(memoryview(chunk)[size:])
-        return size
+        return self._request._read(self._kind, memoryview(buffer))
 
 
 def _records(kind: int, request_id: int, parts: list[bytes]) -> list[bytes | memoryview]:
