@@ -24,7 +24,7 @@ Run = Callable[..., Script]
 HEAD = """
     import os, sys, time
     from fcgi_procmanager import FastCGI, ProcManager
-    from fcgi_procmanager.fastcgi import loop
+    from fcgi_procmanager.fastcgi import held
 """
 
 SEVERAL = (
@@ -44,7 +44,7 @@ def test_the_longest_held_makes_room_for_the_last(run_script: Run, sock_path: st
     script = run_script(
         HEAD
         + """
-    loop._MAX_HELD = 5
+    held.MAX_HELD = 5
     manager = ProcManager(1)
     listener = manager.listen(sys.argv[1])
     manager.manage()

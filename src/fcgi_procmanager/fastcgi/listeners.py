@@ -1,0 +1,137 @@
+"""The listening sockets of one accept loop: which of them has a new connection, and whose turn it is.
+
+Runs in a worker, in the thread of its accept loop. Must never wait, and never close a listener but the copies in a child.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterable
+from typing import Callable, Union
+
+from ..manager.procmanager import ProcManager
+from ..sockets.listener import Listener
+from ..worker.gate import Gate
+from .connection import Connection, Limits
+
+Listening = Union[Listener, socket.socket]
+
+# Errors of a connection that was lost before it was accepted, which accept(2) hands on: nothing of ours is wrong.
+_PASSING = (errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EPERM)
+
+
+class Listeners:
+    """called: descriptors of those that the gate said have a connection, until somebody has looked.
+    refuse: told of an error of accept(2) that is ours; it raises, or has made room."""
+
+    def __init__(
+        self,
+        given: Listening | Iterable[Listening] | None,
+        manager: ProcManager,
+        refuse: Callable[[OSError], None],
+    ) -> None:
+        self._given = _given(given, manager)
+        self._in_turn = tuple((_prepared(one), int(_socket(one).family)) for one in self._given)
+        self._allowed = _allowed_addresses()
+        self._refuse = refuse
+        self.called: list[int] = []
+
+    def take(self, gate: Callable[[], Gate], limits: Limits) -> Connection | None:
+        """A new connection, if there is one now. Whichever listener called: another worker that was called for this one
+        may have been faster, and then takes from the others as well."""
+        called, self.called = self.called, []
+        for entry in self._in_turn:
+            listener, family = entry
+            try:
+                # `listener.accept()` without its Python half, which makes an object we have no use for.
+                descriptor, address = listener._accept()  # type: ignore[attr-defined]
+            except (BlockingIOError, ConnectionAbortedError):
+                continue
+            except OSError as error:
+                if error.errno not in _PASSING:  # no descriptor left, say: what is held must be served all the same
+                    self._refuse(error)
+                continue
+            if len(self._in_turn) > 1:
+                self._next_turn(entry, called, gate)
+            sock = socket.SocketType(family, socket.SOCK_STREAM, 0, descriptor)
+            if self._allowed is not None and not (isinstance(address, tuple) and address[0] in self._allowed):
+                sock.close()
+                continue
+            return Connection(sock, limits)
+        return None
+
+    def enter(self, gate: Gate) -> None:
+        """Be watched."""
+        for listener, _ in self._in_turn:
+            if (number := listener.fileno()) not in gate.listeners:
+                gate.add_listener(number)
+
+    def note_call(self, number: int) -> None:
+        """The gate says that there is something at a descriptor; it may be of somebody else."""
+        if any(listener.fileno() == number for listener, _ in self._in_turn):
+            self.called.append(number)
+
+    def pass_on(self, gate: Gate) -> None:
+        """This worker turns to something else: another one is called instead."""
+        called, self.called = self.called, []
+        gate.pass_on(*called)
+
+    def close_copies(self) -> None:
+        """In a child that the application has forked: nobody could connect anew, or bind the address, while it lives."""
+        # What the child runs finds its standard input on descriptor 0, so it is replaced, not closed. A listener may be
+        # there beside its own number (adopted.py).
+        if any(_is_on_zero(_socket(one)) for one in self._given):
+            _null_on_zero()
+        for one in self._given:
+            if one.fileno() == 0:
+                _socket(one).detach()
+            else:
+                one.close()
+
+    def _next_turn(self, taken: tuple[socket.socket, int], called: list[int], gate: Callable[[], Gate]) -> None:
+        """The others are first the next time, and are taken from at once by another worker, if this one was woken for
+        them too."""
+        self._in_turn = (*(entry for entry in self._in_turn if entry is not taken), taken)
+        owed = [number for number in called if number != taken[0].fileno()]
+        if owed:
+            gate().pass_on(*owed)
+
+
+def _given(listener: Listening | Iterable[Listening] | None, manager: ProcManager) -> list[Listening]:
+    if listener is None:
+        return list(manager.listeners) or [manager.listen()]
+    return [listener] if isinstance(listener, (socket.socket, Listener)) else list(listener)
+
+
+def _socket(one: Listening) -> socket.socket:
+    return one.socket if isinstance(one, Listener) else one
+
+
+def _prepared(one: Listening) -> socket.socket:
+    sock = _socket(one)
+    sock.setblocking(False)
+    if sock.family != socket.AF_UNIX:
+        # Inherited by what is accepted. A reply in two pieces would wait for the peer's delayed acknowledgement.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _allowed_addresses() -> frozenset[str] | None:
+    """The web servers' addresses, from FCGI_WEB_SERVER_ADDRS as the specification has it; None for all."""
+    listed = os.environ.get("FCGI_WEB_SERVER_ADDRS")
+    return frozenset(part.strip() for part in listed.split(",")) if listed is not None else None
+
+
+def _is_on_zero(sock: socket.socket) -> bool:
+    try:
+        return sock.fileno() >= 0 and os.path.sameopenfile(0, sock.fileno())
+    except OSError:
+        return False
+
+
+def _null_on_zero() -> None:
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.close(null)
