@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import os
-import sys
 import traceback
 from collections.abc import Iterable
 from typing import Any, Callable, cast
@@ -30,6 +29,7 @@ from .lanes import Hooks, Lanes
 from .loop import FastCGI
 from .request import Request
 from .response import Response
+from .tracebacks import write_traceback
 
 Application = Callable[[dict, Callable[..., Any]], Iterable[bytes]]  # type: ignore[type-arg]
 
@@ -180,7 +180,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
     def _failed(self, request: Request, traced: bool) -> None:
         """The application left by an exception: an error page if nothing is sent yet, else a reply that ends short."""
         if traced:
-            sys.stderr.write(traceback.format_exc())
+            write_traceback()
         elif request.aborted:
             self.manager.notify(f"a request ended early: {request.connection.dead or 'withdrawn by the web server'}")
         if request.begun:
@@ -190,7 +190,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             try:
                 self.error(request)
             except Exception:
-                sys.stderr.write(traceback.format_exc())
+                write_traceback()
                 request.abandon("the error page failed")
 
     def _is_cgi(self) -> bool:
