@@ -222,6 +222,8 @@ class Connection:
 
     def send_file(self, kind: int, request_id: int, file: int, offset: int, count: int) -> bool:
         """Send `count` bytes of an open file as records of a stream; the kernel copies them. False when dead."""
+        if self.dead:
+            return False
         self.sock.setblocking(False)  # sendfile takes no flag for it
         while count and not self.dead:
             size = min(count, protocol.MAX_CONTENT)
@@ -267,6 +269,11 @@ class Connection:
     def close(self) -> None:
         self.sock.close()
 
+    def disown(self) -> None:
+        """In a child that the application has forked: its copy only. What is written is dropped."""
+        self.dead = self.dead or "it is another process's"
+        self.sock.close()
+
     def half_close(self) -> None:
         """No more from us; the peer may finish what it is sending, and read our reply meanwhile."""
         try:
@@ -281,7 +288,7 @@ class Connection:
         except BlockingIOError:
             return b""
         except OSError as error:
-            self.dead = error.strerror or str(error)
+            self.dead = self.dead or error.strerror or str(error)
             return b""
         if not received:
             self.dead = "closed by the peer"
@@ -294,7 +301,7 @@ class Connection:
         except BlockingIOError:
             return 0
         except OSError as error:
-            self.dead = error.strerror or str(error)
+            self.dead = self.dead or error.strerror or str(error)
             return 0
         if not count:
             self.dead = "closed by the peer"

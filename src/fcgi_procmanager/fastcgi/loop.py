@@ -15,6 +15,7 @@ from collections.abc import Collection, Iterable
 
 from ..basics import checks
 from ..basics.clock import FOREVER, monotonic
+from ..basics.states import Role
 from ..errors import ProtocolError
 from ..manager.procmanager import ProcManager
 from ..system.atfork import AtFork
@@ -74,6 +75,9 @@ class FastCGI:
         # Monotonic seconds. Until then new connections come in a row, and those held are not asked.
         self._next_look = 0.0
         self._in_hand: Request | None = None
+        self._looked_at: Connection | None = None  # the one in hand, or the last one
+        self._begun = False  # this process accepts
+        self._disowned = False
         self._draining = False
         self._drain_by = FOREVER
         _at_fork.add(self)
@@ -86,6 +90,7 @@ class FastCGI:
         if self._in_hand is not None:
             self._in_hand.finish()
         waiting, listeners = self._held, self._listeners
+        self._begun = True
         while True:
             while waiting.ready:
                 request = self._look(waiting.ready.popleft())
@@ -120,24 +125,35 @@ class FastCGI:
     @property
     def _leaving(self) -> bool:
         lane = self._lane_gate
-        return self.manager.leaving if lane is None else lane.orphaned or self.manager.leaving
+        return self.manager.leaving or self._disowned or (lane is not None and lane.orphaned)
 
     def _gate(self) -> Gate:
         return self._lane_gate or self.manager.gate
 
     def _disown(self) -> None:
-        """In a child that the application has forked: what is open here is its parent's to answer, watch and close.
-
-        A child that ends as Python programs do runs the exit handlers, and would end the request in hand a second time;
-        and the wait set is shared, so that taking a connection out of it would make the parent deaf."""
+        """In a child that the application has forked: what is open here is its parent's to answer, watch and close. While a
+        copy of it is open, the peer sees no end of its connection, and nobody can bind the address anew."""
         if self._in_hand is not None:
-            self._in_hand.connection.dead = "the request of another process"
+            self._in_hand.disown()
+            self._in_hand = None
+        if self._looked_at is not None:
+            self._looked_at.disown()
         self._held.disown()
+        if self._is_of_the_application:
+            self._listeners.close_copies()
+            self._disowned = True
+
+    @property
+    def _is_of_the_application(self) -> bool:
+        """Whether a child of this process is one of the application. A worker has no others. A process that is to become
+        the manager, ours or a hand-made one, forks workers, which need the listeners; it does not accept."""
+        return self.manager.role is Role.SERVER or (self._begun and self.manager.n_processes == 0)
 
     # -- before a request ---------------------------------------------------------------------------------------------
 
     def _look(self, connection: Connection) -> Request | None:
         """What a connection has to say now: its request, or it goes to wait, or it is closed."""
+        self._looked_at = connection
         try:
             complete = connection.poll() or self._speaks_late(connection)
         except ProtocolError as error:

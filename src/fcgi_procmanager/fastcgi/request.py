@@ -22,6 +22,10 @@ _INPUT_BUFFER = 1 << 15  # bytes; what an application asks for in larger pieces 
 Done = Callable[[Connection, bool], None]  # told of the connection, and whether it is to be kept
 
 
+def _nothing(connection: Connection, keep: bool) -> None:
+    pass
+
+
 class Request:
     """params: the CGI variables, decoded as latin-1. role: protocol.RESPONDER and so on. keep: the web server wants the
     connection kept. stdin, data: binary files to read, `data` for the Filter role only. stdout, stderr: binary streams to
@@ -171,6 +175,11 @@ class Request:
         self.stdout.flush()
         self._connection.dead = self._connection.dead or why
         self._close(done)
+
+    def disown(self) -> None:
+        """In a child that the application has forked: the reply is its parent's. Writing and finishing do nothing there."""
+        self._connection.disown()
+        self._done = _nothing
 
     def _output(self, kind: int) -> Output:
         output = Output(self._connection, kind, self.request_id)
