@@ -17,7 +17,7 @@ from fcgi_procmanager.fastcgi import protocol
 from fcgi_procmanager.fastcgi.connection import Connection, Limits
 from fcgi_procmanager.fastcgi.request import Request
 from harness import fcgi
-from harness.process import Script, patient, wait_until
+from harness.process import Script, wait_dead
 
 Run = Callable[..., Script]
 
@@ -66,6 +66,29 @@ def test_the_longest_held_makes_room_for_the_last(run_script: Run, sock_path: st
         unread.send(fcgi.begin() + fcgi.params_records(fcgi.cgi_params()) + fcgi.record(fcgi.STDIN, 1, b"body"))
         assert unread.read_reply().text == first
         assert fcgi.fetch(sock_path).text == first
+    assert script.stop() == 0
+
+
+def test_beyond_the_bound_the_longest_silent_are_closed(run_script: Run, sock_path: str) -> None:
+    script = run_script(
+        HEAD
+        + """
+    held.MAX_HELD = 5
+    manager = ProcManager(1)
+    listener = manager.listen(sys.argv[1])
+    manager.manage()
+    fcgi = FastCGI(listener, manager=manager)
+    while request := fcgi.accept():
+        request.finish()
+""",
+        args=[sock_path],
+    )
+    script.wait_log("initialized", 2)
+    with ExitStack() as stack:
+        silent = [stack.enter_context(fcgi.Client(sock_path)) for _ in range(9)]
+        assert fcgi.fetch(sock_path).ended  # taken after them; it may have been held itself, for a moment
+        assert all(client.at_eof() for client in silent[:4])
+        assert not any(client.readable() for client in silent[5:])
     assert script.stop() == 0
 
 
@@ -134,12 +157,14 @@ def test_a_busy_listener_does_not_starve_another(run_script: Run, sock_path: str
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_peer_that_always_has_one_more_does_not_keep_a_worker(run_script: Run, sock_path: str, threads: int) -> None:
+    """It sends faster than it is answered: its next request has always come by then."""
     script = run_script(
         """
-    import sys
+    import sys, time
     from fcgi_procmanager import ProcManager, WSGIServer
 
     def application(environ, start_response):
+        time.sleep(0.005)
         start_response("200 OK", [])
         return [b"x"]
 
@@ -148,32 +173,33 @@ def test_a_peer_that_always_has_one_more_does_not_keep_a_worker(run_script: Run,
 """,
         args=[sock_path, threads],
     )
-    worker = script.wait_workers(1)[0]
     script.wait_log("initialized", 2)
-    request = fcgi.request_bytes(keep=True) * 20
+    (worker,) = script.workers()
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(sock_path)
-        sock.settimeout(patient(10))
-
-        def ask() -> None:
-            try:
-                while True:
-                    sock.sendall(request)
-            except OSError:
-                pass
-
-        asking = threading.Thread(target=ask)
-        asking.start()
-        assert sock.recv(1)
-        os.kill(worker, signal.SIGTERM)
+        sock.settimeout(30)
+        requests = fcgi.request_bytes(keep=True) * 20
+        sender = threading.Thread(target=_until_closed, args=(lambda: sock.sendall(requests) or True,))
+        reader = threading.Thread(target=_until_closed, args=(lambda: sock.recv(65536),))
+        sender.start()
         try:
-            while sock.recv(65536):
-                pass
-        except ConnectionResetError:
-            pass
-        asking.join()
-    wait_until(lambda: worker not in script.workers(), 10, "the worker's end")
+            assert sock.recv(1)
+            reader.start()
+            os.kill(worker, signal.SIGTERM)
+            wait_dead(worker, 15)
+        finally:
+            sock.shutdown(socket.SHUT_RDWR)
+            sender.join()
+            reader.join()
     assert script.stop() == 0
+
+
+def _until_closed(step: Callable[[], object]) -> None:
+    try:
+        while step():
+            pass
+    except OSError:
+        pass
 
 
 # One request on a connection of its own

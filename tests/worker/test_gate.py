@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import select
 import signal
@@ -159,6 +160,45 @@ def test_the_baton_is_not_for_one_that_has_left_its_listeners(
     assert another.wait(soon()) == [listener.fileno()]
     leaving.close()
     another.close()
+
+
+class Interrupted(Exception):
+    pass
+
+
+def interrupted() -> None:
+    raise Interrupted
+
+
+@pytest.mark.skipif(not hasattr(select, "EPOLLEXCLUSIVE"), reason="without it the baton wakes everybody")
+def test_a_baton_that_woke_one_who_leaves_wakes_another(baton: Baton, listener: socket.socket) -> None:
+    """One of those that sleep is woken for it. When that one is interrupted before it takes it, and leaves, the other
+    must not sleep on."""
+    untaken = copy.copy(baton)
+    untaken.take = interrupted  # type: ignore[method-assign]
+    leaving, another = Gate(None, baton=untaken), Gate(None, baton=baton)
+    for gate in (leaving, another):
+        gate.add_listener(listener.fileno())
+    found: list[list[int]] = []
+    sleepers = [
+        threading.Thread(target=leave_interrupted, args=(leaving,)),
+        threading.Thread(target=lambda: found.append(another.wait(soon()))),
+    ]
+    for sleeper in sleepers:
+        sleeper.start()
+    quiet([sleeper.native_id or 0 for sleeper in sleepers])
+    baton.give()
+    for sleeper in sleepers:
+        sleeper.join()
+    assert found == [[listener.fileno()]]
+    leaving.close()
+    another.close()
+
+
+def leave_interrupted(gate: Gate) -> None:
+    with pytest.raises(Interrupted):
+        gate.wait(soon())
+    gate.remove_listeners()
 
 
 def test_listeners_are_left_together(signals: Signals, listener: socket.socket) -> None:
