@@ -1,4 +1,13 @@
-"""FastCGI on top of the manager: the only package that imports flup, and that only where a server of it is used."""
+"""FastCGI on top of the manager: the only package that imports flup, and that only where a server of it is used.
+
+    adopted -> wsgi -> lanes, environ, response         servers of applications, one request or several at a time
+                 |
+               loop -> listeners, held                  whose turn it is
+                 |
+               request -> connection -> protocol -> pairs
+
+Runs in workers, but for the constructors of the servers.
+"""
 
 from __future__ import annotations
 
