@@ -380,6 +380,36 @@ def test_stop_waits_for_the_request_in_hand(serve: Command, command: Command, ap
 
 
 @pytest.mark.parametrize("name", ["stop", "reload"])
+def test_who_only_stands_in_the_file_is_not_signalled(
+    command: Command, run_script: Callable[..., Script], app: Path, name: str
+) -> None:
+    sleeper = run_script(["sleep", "600"])
+    (app / "pid").write_text(f"{sleeper.pid}\n")
+    line = refused(command(name, "--pidfile", "pid"), 2)
+    assert line == (
+        f"pid names process {sleeper.pid}, which has not locked it and may be anybody: see 'ps -p {sleeper.pid}'; "
+        f"if it is the manager, 'kill {sleeper.pid}' stops it, else remove the file"
+    )
+    assert sleeper.process.poll() is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells who has a lock")
+@pytest.mark.parametrize("name", ["stop", "reload"])
+@pytest.mark.parametrize("named", ["another", "nobody"])
+def test_a_locked_file_with_a_wrong_number_stops_nobody(
+    serve: Command, command: Command, run_script: Callable[..., Script], app: Path, name: str, named: str
+) -> None:
+    script, sleeper = serve("version"), run_script(["sleep", "600"])
+    number = str(sleeper.pid) if named == "another" else "gone"
+    (app / "pid").write_text(f"{number}\n")
+    line = refused(command(name, "--pidfile", "pid"), 2)
+    assert line.startswith(f"pid is locked by process {script.pid}, but does not name it: see 'ps -p {script.pid}'")
+    assert sleeper.process.poll() is None
+    assert script.process.poll() is None
+    assert script.stop() == 0
+
+
+@pytest.mark.parametrize("name", ["stop", "reload"])
 @pytest.mark.parametrize("content", [None, "", "no number\n", "4194304\n", "0\n"])
 def test_where_nothing_runs(command: Command, app: Path, name: str, content: str | None) -> None:
     if content is not None:

@@ -16,8 +16,9 @@ import pytest
 
 from fcgi_procmanager.errors import PidFileError
 from fcgi_procmanager.system import pidfile
-from fcgi_procmanager.system.pidfile import PidFile, holder, read_pid
+from fcgi_procmanager.system.pidfile import Claim, PidFile, UnusablePidFile, claim, holder, read_pid
 
+linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells who has a lock")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes users, which takes root")
 
 
@@ -259,14 +260,30 @@ def test_other_kinds_of_file_are_refused(tmp_path: Path, path: str, kind: str) -
     before, content = os.lstat(path), target.read_text()
     wanted = "is a symbolic link" if kind in ("symlink", "dangling") else "is not a regular file"
     assert wanted in refusal(path)
+    with pytest.raises(UnusablePidFile) as caught:
+        PidFile(path).acquire()
+    reasons = {"symlink": "Is a symbolic link", "dangling": "Is a symbolic link", "directory": "Is a directory"}
+    assert caught.value.reason == reasons.get(kind, "Is not a regular file")
     assert (read_pid(path), holder(path)) == (None, None)
     assert os.path.samestat(os.lstat(path), before)
     assert target.read_text() == content
     assert sorted(names(path)) == ["app.pid", "target"]
 
 
+def test_a_file_that_is_held_is_not_taken_for_one_that_cannot_be_used(path: str) -> None:
+    file = PidFile(path)
+    file.acquire()
+    with pytest.raises(PidFileError) as caught:
+        PidFile(path).acquire()
+    assert not isinstance(caught.value, UnusablePidFile)
+    file.release()
+
+
 def test_no_directory(tmp_path: Path) -> None:
     path = str(tmp_path / "gone" / "app.pid")
+    with pytest.raises(UnusablePidFile) as caught:
+        PidFile(path).acquire()
+    assert caught.value.reason == "No such file or directory"
     assert refusal(path) == f"{path} cannot be used as a PID file: No such file or directory"
     assert (read_pid(path), holder(path)) == (None, None)
 
@@ -297,6 +314,62 @@ def test_failed_write_leaves_nothing(path: str, monkeypatch: pytest.MonkeyPatch)
         assert "No space left on device" in refusal(path)
     assert names(path) == []
     assert open_descriptors() == before
+
+
+# -- who is proven to hold it -------------------------------------------------------------------------------------------
+
+
+def test_the_holder_of_the_lock_is_proven(path: str) -> None:
+    child = Child(hold(path))
+    assert child.report() == "held"
+    found = claim(path)
+    assert (found.pid, found.locked, found.proven) == (child.pid, True, True)
+    child.end()
+    assert claim(path).pid is None
+    assert not claim(path).proven
+
+
+def test_nobody_is_proven_by_a_number_alone(path: str) -> None:
+    child = Child(lambda: "here")
+    assert child.report() == "here"
+    Path(path).write_text(f"{child.pid}\n")
+    assert claim(path) == Claim(child.pid)
+    assert not claim(path).proven
+    child.end()
+
+
+@linux_only
+def test_a_number_in_a_file_that_somebody_else_has_locked_proves_nothing(path: str) -> None:
+    child, locker = Child(lambda: "here"), Child(hold(path))
+    assert (child.report(), locker.report()) == ("here", "held")
+    Path(path).write_text(f"{child.pid}\n")  # in place, as a manager does that does not lock
+    found = claim(path)
+    assert (found.pid, found.locked, found.proven) == (child.pid, True, False)
+    assert found.lockers == {locker.pid}
+    child.end()
+    assert claim(path) == Claim(None, True, frozenset({locker.pid}))
+    locker.end()
+
+
+def test_where_the_system_does_not_tell_who_has_the_lock_the_number_counts(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pidfile, "_LOCKS", "/nonexistent/locks")
+    child = Child(hold(path))
+    assert child.report() == "held"
+    assert claim(path) == Claim(child.pid, True)
+    assert claim(path).proven
+    child.end()
+
+
+def test_to_ask_disturbs_nobody(path: str) -> None:
+    Path(path).write_text(f"{dead_pid()}\n")
+    with open(path) as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # as somebody who asks at the same time
+        assert claim(path) == Claim()
+    file = PidFile(path)
+    file.acquire()
+    file.release()
 
 
 # -- several processes -------------------------------------------------------------------------------------------------

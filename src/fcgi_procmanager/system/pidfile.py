@@ -1,6 +1,6 @@
 """A PID file that is locked, put in place atomically, and removed only by its owner.
 
-The manager acquires and releases; a forked child only abandons; the stop and reload commands only ask `holder`. This
+The manager acquires and releases; a forked child only abandons; the stop and reload commands only ask for its `Claim`. This
 module must never follow a symbolic link, write into a file that is already in place, or remove one of another owner.
 
 The locked descriptor is the truth, the number in the file is a courtesy to readers. Rejected: trusting the number
@@ -17,10 +17,11 @@ import re
 import stat
 import time
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from ..errors import PidFileError
 
-__all__ = ["PidFile", "holder", "read_pid"]
+__all__ = ["Claim", "PidFile", "UnusablePidFile", "claim", "holder", "read_pid"]
 
 _READ_LIMIT = 64
 _PID_MAX = 2**31 - 1  # pid_t
@@ -28,6 +29,29 @@ _NUMBER = re.compile(rb"[ \t]*([0-9]{1,10})[ \t\r]*(?:\n|\Z)")
 _MTIME_SLACK = 1.0  # seconds; process start times are known to a clock tick, file times to the file system's grain
 _ATTEMPTS = 200
 _PAUSE = 0.005  # with _ATTEMPTS: a rival has one second to finish what takes it a millisecond
+_LOCKS = "/proc/locks"  # Linux
+
+
+class UnusablePidFile(PidFileError):
+    """The path cannot be used, whoever may be alive. `reason` says why, in a few words."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Claim(NamedTuple):
+    """What a PID file says to somebody who asks from outside."""
+
+    pid: int | None = None  # the living process that it names
+    locked: bool = False
+    lockers: frozenset[int] = frozenset()  # who has the lock; empty where the system does not tell
+
+    @property
+    def proven(self) -> bool:
+        """Whether the process that it names has the lock. A number alone proves nothing: the system gives it away again,
+        and anybody can have written it."""
+        return self.locked and self.pid is not None and (not self.lockers or self.pid in self.lockers)
 
 
 class PidFile:
@@ -46,7 +70,8 @@ class PidFile:
         try:
             self._acquire()
         except OSError as error:
-            raise PidFileError(f"{self.path} cannot be used as a PID file: {error.strerror or error}") from error
+            reason = error.strerror or str(error)
+            raise UnusablePidFile(f"{self.path} cannot be used as a PID file: {reason}", reason) from error
 
     def release(self) -> None:
         """Manager: remove the file if it is still ours. May be repeated, never raises."""
@@ -142,6 +167,33 @@ def holder(path: str | os.PathLike[str]) -> int | None:
     return None
 
 
+def claim(path: str | os.PathLike[str]) -> Claim:
+    """Any process: whom the file names, and who vouches for it."""
+    with contextlib.suppress(OSError, PidFileError), _opened(os.fspath(path)) as present:
+        if present is not None:
+            return _claim(present)
+    return Claim()
+
+
+def _claim(present: int) -> Claim:
+    pid = _living_holder(present)
+    if _try_lock(present, fcntl.LOCK_SH):
+        return Claim(pid)
+    return Claim(pid, locked=True, lockers=_lockers(present))
+
+
+def _lockers(present: int) -> frozenset[int]:
+    """Who has the file locked, empty where that cannot be told: the kernel may know the file by another device number."""
+    status = os.fstat(present)
+    file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        with open(_LOCKS) as table:
+            rows = [line.split() for line in table]
+    except OSError:
+        return frozenset()
+    return frozenset(int(row[4]) for row in rows if row[1] == "FLOCK" and row[5] == file and int(row[4]) > 0)
+
+
 def _living_holder(present: int) -> int | None:
     pid = _parse(present)
     if pid is None:
@@ -178,9 +230,12 @@ def _open_regular(path: str) -> int | None:
 
 def _refuse_irregular(path: str, status: os.stat_result) -> None:
     if stat.S_ISLNK(status.st_mode):
-        raise PidFileError(f"{path} is a symbolic link: name the file itself, or choose another --pidfile")
+        raise UnusablePidFile(
+            f"{path} is a symbolic link: name the file itself, or choose another --pidfile", "Is a symbolic link"
+        )
     if not stat.S_ISREG(status.st_mode):
-        raise PidFileError(f"{path} is not a regular file: move it away, or choose another --pidfile")
+        reason = "Is a directory" if stat.S_ISDIR(status.st_mode) else "Is not a regular file"
+        raise UnusablePidFile(f"{path} is not a regular file: move it away, or choose another --pidfile", reason)
 
 
 def _try_lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
