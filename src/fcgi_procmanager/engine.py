@@ -12,7 +12,7 @@ import signal
 from collections.abc import Mapping
 from typing import Any, Callable, NoReturn
 
-from .basics import checks
+from .basics import checks, exits, log
 from .basics.clock import monotonic
 from .basics.states import Role
 from .children.registry import Children
@@ -21,7 +21,7 @@ from .limits import KB, Limits, environment_number
 from .manager.procmanager import ProcManager as Core
 from .system import signals
 from .system.pidfile import PidFile as LockedFile
-from .system.pidfile import holder, read_pid
+from .system.pidfile import UnusablePidFile, holder, read_pid
 
 __all__ = ["Constrained", "PidFile", "PlackProcManager", "ProcManager", "augment"]
 
@@ -83,7 +83,7 @@ class ProcManager(Core):
     """The object of FCGI::Engine: the core with `pidfile` as an object, too, and the names of the original's pid table.
 
     Parameters as a dict, as keyword arguments, or both. `pidfile` is a path, a `PidFile`, or any object with `write` and
-    `remove`. One that cannot be written is announced and done without; one that a living process holds is refused.
+    `remove`. One that cannot be used is announced and done without; one that a living process holds is refused.
     """
 
     def __init__(self, parameters: Mapping[str, Any] | None = None, **more: Any) -> None:
@@ -107,7 +107,7 @@ class ProcManager(Core):
             else:
                 super().write_pid_file()
         except Exception as error:
-            if isinstance(error, PidFileError) and not isinstance(error.__cause__, OSError):
+            if isinstance(error, PidFileError) and not isinstance(error, UnusablePidFile):
                 raise
             self.notify(f"Could not write the PID file because: {error}")
 
@@ -121,6 +121,18 @@ class ProcManager(Core):
                 self.notify("Could not remove PID file")
         except Exception as error:
             self.notify(f"Could not remove PID file: {error}")
+
+    def notify(self, message: object = "") -> None:
+        super().notify(log.text(message))
+
+    def die(self, message: object = "", status: int = exits.OK) -> NoReturn:
+        super().die(log.text(message), status)
+
+    def exit(self, message: object = "", status: int = exits.OK) -> NoReturn:
+        super().exit(log.text(message), status)
+
+    def abort(self, message: object = "") -> NoReturn:
+        super().abort(log.text(message))
 
     def received_signal(self, name: str | None = None, received: object = False) -> Any:
         """How often a signal came, or a dict of all; with a true `received`, note that it has come once more."""
@@ -188,6 +200,8 @@ class Constrained(ProcManager, Limits):
     pages of the resident set that another process has as well.
     """
 
+    limits_single_process = True
+
     def __init__(self, parameters: Mapping[str, Any] | None = None, **more: Any) -> None:
         given = {**(parameters or {}), **more}
         sizes = {name: checks.count(name, given.pop(name, 0)) for name in _SIZES}
@@ -233,6 +247,6 @@ class PlackProcManager(ProcManager):
     def pm_post_dispatch(self) -> None:
         self.post_dispatch()
 
-    def pm_exit(self, message: str = "", status: int = 0) -> NoReturn:
+    def pm_exit(self, message: object = "", status: int = exits.OK) -> NoReturn:
         """Which the original lacks, so that a harakiri fails there."""
         self.exit(message, status)

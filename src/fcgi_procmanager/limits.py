@@ -1,7 +1,8 @@
 """`Limits`: a worker that has served enough requests, or has grown too large, leaves and is replaced.
 
-Runs in the worker, after each request. It must never end a worker that still owes an answer: it only says that this
-worker is to leave, and the core lets it go when everything it has accepted is answered.
+Runs in the worker, after each request; under the Perl names also in a single process, as there. It must never end a worker
+that still owes an answer: it only says that this worker is to leave, and the core lets it go when everything it has
+accepted is answered.
 
 Sizes are real memory, in KB: the resident set (RSS), or on request the proportional one (PSS), which counts a page
 that n processes share as 1/n of a page. Virtual size, which the Perl originals take, says nothing about memory.
@@ -34,6 +35,7 @@ class Limits(ProcManager):
     """
 
     size_unit = ("KB", KB)
+    limits_single_process = False  # whether a single process leaves, too: who started it must start it again
 
     def __init__(
         self,
@@ -59,12 +61,15 @@ class Limits(ProcManager):
         self._process = psutil.Process()  # this one, not the manager it was forked from
 
     def post_dispatch(self) -> None:
-        if self.role is Role.SERVER:
+        alone = self.limits_single_process and not self._managed
+        if alone or self.role is Role.SERVER:
             self.request_count += 1
             reached = self.limit_reached()
             if reached:
                 self.retire_self(reached)
         super().post_dispatch()
+        if alone and self._retirement and not self._still_busy():
+            self.exit(self._retirement)
 
     def limit_reached(self) -> str:
         """Worker: which limit is reached, as the words of its last line; empty for none. To be extended."""

@@ -16,12 +16,12 @@ from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
-from .basics import checks, exits
+from .basics import checks, exits, log
 from .basics.states import Role
 from .errors import ConfigError, PidFileError
 from .limits import MB, Limits, environment_number, measure
 from .manager.procmanager import ProcManager as Core
-from .system.pidfile import PidFile
+from .system.pidfile import PidFile, UnusablePidFile
 from .system.proctitle import set_title
 
 if TYPE_CHECKING:
@@ -110,9 +110,14 @@ class ProcManager(Core):
         self.manager_process_name = value
 
     def pm_parameter(self, key: str, value: Any = None) -> Any:
-        """The value of a parameter, after setting it to `value` unless that is None. Raises ConfigError."""
+        """The value of a parameter, after setting it to `value` unless that is None. Raises ConfigError.
+
+        MANAGER_PID is there in a worker, as the original has it.
+        """
         if value is not None:
             self._set(key, value)
+        if key == "MANAGER_PID":
+            return self.manager_pid if self.role is Role.SERVER else None
         return getattr(self, key) if self._is_attribute(key) else self._other_parameters.get(key)
 
     def _from_environment(self) -> dict[str, int]:
@@ -149,23 +154,23 @@ class ProcManager(Core):
         """Manager: reap the next child; its pid, or None when something else came first."""
         return super().wait()
 
-    def pm_die(self, message: str = "", status: int = exits.OK) -> NoReturn:
+    def pm_die(self, message: object = "", status: int = exits.OK) -> NoReturn:
         """Stop gently, then leave."""
-        super().die(message, status)
+        super().die(log.text(message), status)
 
-    def pm_abort(self, message: str = "", status: int = exits.FAILED) -> NoReturn:
+    def pm_abort(self, message: object = "", status: int = exits.FAILED) -> NoReturn:
         """Leave at once, with status 1 whatever `status` says."""
-        super().abort(message)
+        super().abort(log.text(message))
 
-    def pm_exit(self, message: str = "", status: int = exits.OK) -> NoReturn:
+    def pm_exit(self, message: object = "", status: int = exits.OK) -> NoReturn:
         """Leave now; the manager kills and reaps what is left."""
-        super().exit(message, status)
+        super().exit(log.text(message), status)
 
-    def pm_notify(self, message: str = "") -> None:
+    def pm_notify(self, message: object = "") -> None:
         """One log line."""
-        super().notify(message)
+        super().notify(log.text(message))
 
-    def pm_warn(self, message: str = "") -> None:
+    def pm_warn(self, message: object = "") -> None:
         """One log line."""
         self.pm_notify(message)
 
@@ -180,7 +185,7 @@ class ProcManager(Core):
         return self.received_signal(name)
 
     def pm_write_pid_file(self, pid_fname: str | os.PathLike[str] | None = None) -> None:
-        """Hold this file, or the one of the parameter. One that cannot be written is announced and done without.
+        """Hold this file, or the one of the parameter. One that cannot be used is announced and done without.
 
         Raises PidFileError when a living process holds it.
         """
@@ -189,10 +194,8 @@ class ProcManager(Core):
             return
         try:
             self._hold(PidFile(path))
-        except PidFileError as error:
-            if not isinstance(error.__cause__, OSError):
-                raise
-            self.pm_notify(f"open: {os.fspath(path)}: {error.__cause__.strerror}")
+        except UnusablePidFile as error:
+            self.pm_notify(f"open: {os.fspath(path)}: {error.reason}")
 
     def pm_remove_pid_file(self, pid_fname: str | os.PathLike[str] | None = None) -> bool:
         """Remove this file, or the one of the parameter, unless another living process holds it. Whether it is gone."""
@@ -206,6 +209,8 @@ class ProcManager(Core):
             pidfile.release()
         except OSError as error:
             reason = error.strerror
+        except UnusablePidFile as error:
+            reason = error.reason
         except PidFileError:
             reason = "it is not ours"
         else:
@@ -258,16 +263,16 @@ class ProcManager(Core):
     def wait(self) -> int | None:
         return self.pm_wait()
 
-    def die(self, message: str, status: int = exits.OK) -> NoReturn:
+    def die(self, message: object, status: int = exits.OK) -> NoReturn:
         self.pm_die(message, status)
 
-    def abort(self, message: str) -> NoReturn:
+    def abort(self, message: object) -> NoReturn:
         self.pm_abort(message)
 
-    def exit(self, message: str, status: int = exits.OK) -> NoReturn:
+    def exit(self, message: object, status: int = exits.OK) -> NoReturn:
         self.pm_exit(message, status)
 
-    def notify(self, message: str) -> None:
+    def notify(self, message: object) -> None:
         self.pm_notify(message)
 
     def change_process_name(self) -> None:
@@ -301,6 +306,7 @@ class Constrained(ProcManager, Limits):
         "max_size": "PM_MAX_SIZE",
         "sizecheck_num_requests": "PM_SIZECHECK_NUM_REQUESTS",
     }
+    limits_single_process = True
 
 
 class MaxRequests(ProcManager, Limits):

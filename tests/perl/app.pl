@@ -1,8 +1,8 @@
 # The script under comparison, on FCGI::ProcManager. Its twin is app.py.
 #
 # app.pl STYLE [KEY=VALUE ...], with a listening socket on descriptor 0. STYLE: object, functions, class (functions on a
-# replaced class) or constrained. The rest are parameters of the manager, but for init=exit, which ends each worker at
-# once, hup=KEY:VALUE, a parameter that HUP changes, with hup_only=1 doing nothing else, and ignore_chld=1. A request is one line; see `answer`.
+# replaced class), constrained or maxrequests. The rest are parameters of the manager, but for init=exit, which ends each worker
+# at once, hup=KEY:VALUE, a parameter that HUP changes, with hup_only=1 doing nothing else, and ignore_chld=1. A request is one line; see `answer`.
 
 use strict;
 use warnings;
@@ -37,7 +37,12 @@ my $init = delete $parameter{init} || '';
 $Hooked::only = delete $parameter{hup_only};
 $SIG{CHLD} = 'IGNORE' if delete $parameter{ignore_chld};
 
-my $class = { object => 'FCGI::ProcManager', constrained => 'FCGI::ProcManager::Constrained' }->{$style} || 'Hooked';
+my $class = {
+    object      => 'FCGI::ProcManager',
+    constrained => 'FCGI::ProcManager::Constrained',
+    maxrequests => 'FCGI::ProcManager::MaxRequests',
+}->{$style} || 'Hooked';
+require FCGI::ProcManager::MaxRequests if $style eq 'maxrequests';    # a distribution of its own
 $FCGI::ProcManager::Default = 'Hooked' if $style eq 'class';
 my $manager = $style =~ /^(functions|class)$/ ? undef : $class->new(\%parameter);
 

@@ -7,7 +7,7 @@ import sys
 
 import fcgi_procmanager.perl
 from fcgi_procmanager.perl import *  # noqa: F403
-from fcgi_procmanager.perl import Constrained, ProcManager, default_manager, pm_manage
+from fcgi_procmanager.perl import Constrained, MaxRequests, ProcManager, default_manager, pm_manage
 
 change = {}
 only = []
@@ -53,7 +53,7 @@ def main():
     if parameter.pop("ignore_chld", 0):
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
-    made = {"object": ProcManager, "constrained": Constrained}.get(style, Hooked)
+    made = {"object": ProcManager, "constrained": Constrained, "maxrequests": MaxRequests}.get(style, Hooked)
     if style == "class":
         fcgi_procmanager.perl.Default = Hooked
     manager = None if style in ("functions", "class") else made(parameter)
@@ -95,8 +95,7 @@ def answer(manager, style, client, command, *words):
     elif command == "chld":
         reply(client, {signal.SIG_IGN: "IGNORE", signal.SIG_DFL: "DEFAULT"}[signal.getsignal(signal.SIGCHLD)])
     elif command == "get":
-        value = call(manager, style, "pm_parameter", *words)
-        reply(client, getattr(value, "value", value))
+        reply(client, call(manager, style, "pm_parameter", *words))
     elif command == "set":
         call(manager, style, "pm_parameter", *map(number, words))
         reply(client, call(manager, style, "pm_parameter", words[0]))

@@ -199,6 +199,7 @@ class Play:
         """What differs from run to run."""
         text = re.sub(r"(?<=\bpid )\d+", "*", text.replace(str(self.folder), "DIR"))
         text = re.sub(r"\bat /\S+ line \d+", "at FILE line N", text)
+        text = re.sub(r"(?<=requests: )\d+(?= KB)", "*", text)
         return re.sub(r"(?<=PIDs, )[\d ]+", lambda found: " ".join("*" * len(found[0].split())), text)
 
 

@@ -13,7 +13,7 @@ import pytest
 from fcgi_procmanager import ConfigError, limits, perl
 from fcgi_procmanager.limits import Limits
 from harness import fcgi
-from harness.process import Script
+from harness.process import Script, listening, wait_until
 
 Run = Callable[..., Script]
 VARIABLES = ("PM_MAX_REQUESTS", "PM_MAX_SIZE", "PM_SIZECHECK_NUM_REQUESTS")
@@ -243,12 +243,71 @@ def test_a_limit_lowered_below_the_count_holds_at_once(capfd: pytest.CaptureFixt
     assert manager.limit_reached() == "safe exit after max_requests (5): 7 requests"
 
 
-def test_a_single_process_has_no_limits() -> None:
-    manager = perl.MaxRequests(max_requests=1)
-    assert manager.pm_manage() is False
+@pytest.mark.parametrize("made", [perl.MaxRequests, Limits])
+def test_a_single_process_has_no_limits(made: Any) -> None:
+    manager = made(max_requests=1)
+    assert manager.manage() is False
     for _ in range(3):
-        manager.pm_pre_dispatch()
-        manager.pm_post_dispatch()
+        manager.pre_dispatch()
+        manager.post_dispatch()
+
+
+@pytest.mark.parametrize(
+    ("made", "limits", "line"),
+    [
+        ("perl", "max_requests=2", r"safe exit after max_requests \(2\)"),
+        ("engine", "max_requests=2", r"safe exit after max_requests \(2\)"),
+        (
+            "perl",
+            "max_size=1, sizecheck_num_requests=2",
+            "safe exit due to memory limits exceeded after 2 requests: .*",
+        ),
+    ],
+)
+def test_a_single_process_of_a_constrained_manager_leaves_at_its_limit(
+    made: str, limits: str, line: str, run_script: Run
+) -> None:
+    script = run_script(
+        f"""
+        from fcgi_procmanager import {made}
+        from harness.inside import say
+
+        manager = {made}.Constrained({limits})
+        assert not manager.manage()
+        for number in range(1, 4):
+            manager.pre_dispatch()
+            say("request", number)
+            manager.post_dispatch()
+        """
+    )
+    assert script.output() == "request 1\nrequest 2\n"
+    assert script.wait() == 0
+    assert re.fullmatch(rf"FastCGI: manager \(pid {script.pid}\): {line}\n", script.log())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_single_process_answers_what_it_has_accepted_before_it_leaves(
+    threads: int, run_script: Run, sock_path: str
+) -> None:
+    script = run_script(
+        """
+        import sys
+        from fcgi_procmanager import WSGIServer
+        from fcgi_procmanager.perl import Constrained
+
+        def app(environ, start_response):
+            start_response("200 OK", [])
+            return [b"whole"]
+
+        manager = Constrained(max_requests=2)
+        WSGIServer(app, manager=manager, bindAddress=sys.argv[1], threads=int(sys.argv[2])).run()
+        """,
+        args=[sock_path, threads],
+    )
+    wait_until(lambda: listening(sock_path))
+    with fcgi.Client(sock_path) as one, fcgi.Client(sock_path) as two:
+        assert [client.request().text for client in (one, two)] == ["whole", "whole"]
+    assert script.wait() == 0
 
 
 @pytest.mark.parametrize("made", [perl.Constrained, perl.MaxRequests, perl.MaxSize])

@@ -243,6 +243,47 @@ def test_a_log_line_ends_once(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err == expected
 
 
+@pytest.mark.parametrize(("message", "words"), [(ValueError("no ink"), "no ink"), (None, ""), (5, "5")])
+@pytest.mark.parametrize(
+    ("method", "arguments", "status", "before"),
+    [
+        ("pm_notify", (), None, ""),
+        ("pm_warn", (), None, ""),
+        ("pm_exit", (4,), 4, ""),
+        ("pm_abort", (4,), 1, ""),
+        ("pm_die", (4,), 4, "dying: "),
+        ("notify", (), None, ""),
+        ("exit", (4,), 4, ""),
+        ("abort", (), 1, ""),
+        ("die", (4,), 4, "dying: "),
+    ],
+)
+def test_a_message_may_be_anything_that_can_be_written(
+    message: object,
+    words: str,
+    method: str,
+    arguments: tuple[Any, ...],
+    status: int | None,
+    before: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    call = getattr(ProcManager(), method)
+    if status is None:
+        call(message)
+    else:
+        with pytest.raises(SystemExit) as end:
+            call(message, *arguments)
+        assert end.value.code == status
+    assert capfd.readouterr().err.rstrip() == f"FastCGI: manager (pid {os.getpid()}): {before}{words}".rstrip()
+
+
+def test_the_number_of_the_manager_is_for_workers() -> None:
+    manager = ProcManager()
+    assert manager.pm_parameter("MANAGER_PID") is None
+    assert manager.pm_manage() is False
+    assert manager.pm_parameter("MANAGER_PID") is None
+
+
 def test_an_unknown_signal_is_ignored_aloud(capfd: pytest.CaptureFixture[str]) -> None:
     ProcManager().sig_manager("WINCH")
     assert "ignoring signal WINCH" in capfd.readouterr().err
@@ -488,6 +529,38 @@ def test_a_pid_file_that_cannot_be_written_is_done_without(stage: Stage) -> None
     play.end()
     assert play.facts == ["return code 0"]
     assert play.story()[1] == "manager: open: /nonexistent/app.pid: No such file or directory"
+
+
+OCCUPIED = {
+    "symlink": ("Is a symbolic link", lambda path: path.symlink_to("target")),
+    "directory": ("Is a directory", Path.mkdir),
+    "fifo": ("Is not a regular file", os.mkfifo),
+}
+
+
+@pytest.mark.parametrize("kind", OCCUPIED)
+@pytest.mark.parametrize("style", ["object", "functions"])
+def test_a_pid_file_that_is_another_kind_of_file_is_done_without(
+    kind: str, style: str, stage: Stage, tmp_path: Path
+) -> None:
+    reason, make = OCCUPIED[kind]
+    path, target = tmp_path / "app.pid", tmp_path / "target"
+    target.write_text("precious")
+    make(path)
+    before = path.lstat()
+    play = ready(stage("app.py", style, "n_processes=1", f"pid_fname={path}"), 1)
+    play.end()
+    assert play.facts == ["return code 0"]
+    assert play.story()[1] == f"manager: open: {path}: {reason}"
+    assert os.path.samestat(path.lstat(), before)
+    assert target.read_text() == "precious"
+
+
+def test_a_pid_file_that_cannot_be_removed_is_named_with_the_reason(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert ProcManager().pm_remove_pid_file(tmp_path) is False
+    assert capfd.readouterr().err.endswith(f": unlink: {tmp_path}: Is a directory\n")
 
 
 def test_a_pid_file_of_a_living_manager_is_respected(stage: Stage, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGKILL, SIGTERM
 
@@ -26,6 +27,7 @@ from harness.tools import require_perl
 from perl.sides import CASES, LEAVES, Play, Stage, case, differs, staged
 
 MODULES = {"app": "FCGI::ProcManager", "engine": "FCGI::Engine::ProcManager", "plack": "Plack::Handler::FCGI"}
+MORE_MODULES = {"maxrequests": "FCGI::ProcManager::MaxRequests", "sizecheck_num_requests": "Linux::Pid"}
 
 RAW = "the status is decoded: a person reads 3 and 137 (SIGKILL), not a 16-bit word"
 ORPHANS = "P15: a worker notices at once, and also while idle, that its manager is gone"
@@ -106,6 +108,13 @@ def start_delay(play: Play) -> None:
     "manager: unlink: /nonexistent/app.pid: No such file or directory", "", "P8: what was never written is not removed"
 )
 def unwritable_pid_file(play: Play) -> None:
+    play.ready()
+    play.end()
+
+
+@case("app", "object", "n_processes=1", "pid_fname=DIR")
+@differs("manager: unlink: DIR: Is a directory", "", "P8: what was never written is not removed")
+def pid_file_is_a_directory(play: Play) -> None:
     play.ready()
     play.end()
 
@@ -397,6 +406,7 @@ def parameters_in_a_worker(play: Play) -> None:
     play.note(
         play.ask("get flavour"), play.ask("set n_processes 9"), play.ask("set colour red"), play.ask("get colour")
     )
+    play.note("the manager's number:", play.ask("get MANAGER_PID") == str(play.script.pid))
     play.note(play.ask("received TERM"), play.ask("title another name"), cmdline(play.workers[0]))
     play.note("workers", len(play.workers))
     play.end()
@@ -424,6 +434,77 @@ def max_requests_from_the_environment(play: Play) -> None:
     play.ready()
     play.ask("pid")
     play.ready(2)
+    play.end()
+
+
+def _two_requests(play: Play) -> None:
+    play.note(play.script.line())
+    play.note("it answers itself:", *[int(play.ask("pid")) == play.script.pid for _ in range(2)])
+
+
+@case("app", "constrained", "n_processes=0", "max_requests=2")
+def max_requests_of_a_single_process(play: Play) -> None:
+    _two_requests(play)
+    play.wait()
+
+
+SIZE = "server: safe exit due to memory limits exceeded after 2 requests"
+FIGURES = "P20: with the figures"
+
+
+@case("app", "constrained", "n_processes=1", "max_requests=99", "max_size=10", "sizecheck_num_requests=2")
+@differs(SIZE, f"{SIZE}: * KB, max_size 10 KB", FIGURES)
+def max_size(play: Play) -> None:
+    play.ready()
+    first, second = play.ask("pid"), play.ask("pid")
+    play.ready(2)
+    play.note("one worker answers twice:", first == second)
+    play.end()
+
+
+@case("app", "constrained", "n_processes=1", "max_requests=2", "max_size=99999999", "sizecheck_num_requests=1")
+def max_size_that_is_not_reached(play: Play) -> None:
+    max_requests(play)
+
+
+@case("app", "constrained", "n_processes=1", "max_size=10", "sizecheck_num_requests=2")
+@differs("fact: workers that answered 1", "fact: workers that answered 2", "P20: each limit works alone")
+@differs("", f"{SIZE}: * KB, max_size 10 KB", "P20")
+@differs("", "manager: server (pid *) started", "P20")
+@differs("", "manager: server (pid *) exited with status 0", "P20")
+@differs("", "server: initialized", "P20")
+@differs("", "-", "P20")
+def max_size_without_a_limit_of_requests(play: Play) -> None:
+    play.ready()
+    pids = [play.ask("pid"), play.ask("pid")]
+    with suppress(Overdue):
+        play.script.wait_log("safe exit due to memory limits", timeout=LEAVES)
+        play.ready(2)
+    pids.append(play.ask("pid"))
+    play.note("workers that answered", len(set(pids)))
+    play.end()
+
+
+@case("app", "maxrequests", "n_processes=1", "max_requests=2")
+@differs(
+    "server: safe exit after max_requests",
+    "server: safe exit after max_requests (2)",
+    "the limit is named, as it is in Constrained",
+)
+def max_requests_by_a_module_of_its_own(play: Play) -> None:
+    max_requests(play)
+
+
+@case("app", "maxrequests", "n_processes=1", "PM_MAX_REQUESTS=1")
+@differs("server: safe exit after max_requests", "server: safe exit after max_requests (1)", "the same")
+def max_requests_by_a_module_of_its_own_from_the_environment(play: Play) -> None:
+    max_requests_from_the_environment(play)
+
+
+@case("app", "maxrequests", "n_processes=0", "max_requests=1")
+@differs("fact: return code 0", "fact: return code -15", SINGLE)
+def a_single_process_has_no_max_requests(play: Play) -> None:
+    _two_requests(play)
     play.end()
 
 
@@ -506,6 +587,18 @@ def engine_unwritable_pid_file(play: Play) -> None:
     play.end()
 
 
+@case("engine", "plain", "n_processes=1", "pidfile=DIR")
+@differs(
+    "manager: Could not write the PID file because: Can't write to DIR: Is a directory at FILE line N.",
+    "manager: Could not write the PID file because: DIR is not a regular file: move it away, or choose another --pidfile",
+    "no place in our source code is named",
+)
+@differs("manager: Could not remove PID file: Is a directory", "", "P8: what was never written is not removed")
+def engine_pid_file_is_a_directory(play: Play) -> None:
+    play.ready()
+    play.end()
+
+
 @case("engine", "plain", "n_processes=1")
 @differs("fact: return code 255", "fact: return code 0", "without a PID file, TERM crashes FCGI::Engine")
 @differs(
@@ -541,6 +634,20 @@ def engine_start_delay(play: Play) -> None:
 @case("engine", "constrained", "n_processes=1", "max_requests=2", "pidfile=DIR/app.pid")
 def engine_max_requests(play: Play) -> None:
     max_requests(play)
+
+
+@case("engine", "constrained", "n_processes=0", "max_requests=2")
+def engine_max_requests_of_a_single_process(play: Play) -> None:
+    max_requests_of_a_single_process(play)
+
+
+@case(
+    *("engine", "constrained", "n_processes=1", "pidfile=DIR/app.pid"),
+    *("max_requests=99", "max_process_size=10", "sizecheck_num_requests=2"),
+)
+@differs(SIZE, f"{SIZE}: * KB, max_process_size 10 KB", FIGURES)
+def engine_max_size(play: Play) -> None:
+    max_size(play)
 
 
 @case("engine", "plain", "n_processes=1", "pidfile=DIR/app.pid")
@@ -585,7 +692,8 @@ def stage(tmp_path: Path, sock_path: str) -> Iterator[Stage]:
 @pytest.mark.parametrize("name", CASES)
 def test_alike_but_for_the_listed_differences(name: str, stage: Stage) -> None:
     this = CASES[name]
-    require_perl(MODULES[this.script])
+    more = [module for word, module in MORE_MODULES.items() if any(a.startswith(word) for a in this.arguments)]
+    require_perl(MODULES[this.script], *more)
     stories = []
     for language in ("pl", "py"):
         play = stage(f"{this.script}.{language}", *this.arguments)

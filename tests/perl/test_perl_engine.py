@@ -105,6 +105,26 @@ def test_the_pid_table() -> None:
     assert not manager.has_pids()
 
 
+@pytest.mark.parametrize(("message", "words"), [(ValueError("no ink"), "no ink"), (None, ""), (5, "5")])
+@pytest.mark.parametrize(
+    ("method", "status", "before"),
+    [("notify", None, ""), ("exit", 4, ""), ("abort", 1, ""), ("die", 4, "dying: "), ("pm_exit", 4, "")],
+)
+def test_a_message_may_be_anything_that_can_be_written(
+    message: object, words: str, method: str, status: int | None, before: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    manager = PlackProcManager()
+    call, more = getattr(manager, method), [] if method in ("notify", "abort") else [4]
+    if status is None:
+        call(message)
+    else:
+        with pytest.raises(SystemExit) as end:
+            call(message, *more)
+        assert end.value.code == status
+    line = f"FastCGIEngine: manager (pid {os.getpid()}): {before}{words}"
+    assert capfd.readouterr().err.rstrip() == line.rstrip()
+
+
 def test_signals_are_counted() -> None:
     manager = ProcManager()
     assert manager.signals_received == {}
@@ -120,12 +140,10 @@ POOL = """
     from fcgi_procmanager.engine import PidFile, ProcManager
 
     class Foreign:
-        def __init__(self, path, works):
-            self.path, self.works = path, works
+        def __init__(self, path):
+            self.path = path
 
         def write(self):
-            if not self.works:
-                raise RuntimeError("no ink")
             open(self.path, "w").write("mine")
 
         def remove(self):
@@ -133,8 +151,21 @@ POOL = """
             os.unlink(self.path)
             return True
 
+    class Broken(Foreign):
+        def write(self):
+            raise RuntimeError("no ink")
+
+    class Sticky(Foreign):
+        def remove(self):
+            return False
+
+    class Breaks(Foreign):
+        def remove(self):
+            raise OSError("no rubber")
+
     kind, path = sys.argv[1:]
-    pidfile = {"text": path, "object": PidFile(path), "foreign": Foreign(path, True), "broken": Foreign(path, False)}[kind]
+    made = {"text": str, "object": PidFile, "foreign": Foreign, "broken": Broken, "sticky": Sticky, "breaks": Breaks}
+    pidfile = made[kind](path)
     ProcManager(n_processes=1, pidfile=pidfile).manage()
     import signal
     signal.pause()
@@ -170,6 +201,36 @@ def test_an_object_that_cannot_write_is_done_without(run_script: Run, tmp_path: 
     script.wait_log("server .* initialized")
     assert script.stop() == 0
     assert "Could not remove" not in script.log()
+
+
+@pytest.mark.parametrize(
+    ("kind", "line"), [("sticky", "Could not remove PID file"), ("breaks", "Could not remove PID file: no rubber")]
+)
+def test_an_object_that_cannot_remove_its_file_is_named_and_the_stop_goes_on(
+    kind: str, line: str, run_script: Run, tmp_path: Path
+) -> None:
+    script = run_script(POOL.replace("signal.pause()", "sys.exit()"), args=[kind, tmp_path / "app.pid"])
+    script.wait_log("server .* initialized")
+    assert script.stop() == 0
+    assert [found[0] for found in script.wait_log("Could not remove.*$")] == [line]
+
+
+@pytest.mark.parametrize("kind", ["text", "object"])
+@pytest.mark.parametrize("present", ["symlink", "directory"])
+def test_a_pid_file_that_is_another_kind_of_file_is_done_without(
+    kind: str, present: str, run_script: Run, tmp_path: Path
+) -> None:
+    path, target = tmp_path / "app.pid", tmp_path / "target"
+    target.write_text("precious")
+    path.mkdir() if present == "directory" else path.symlink_to(target)
+    script = run_script(POOL.replace("signal.pause()", "sys.exit()"), args=[kind, path])
+    words = "is not a regular file" if present == "directory" else "is a symbolic link"
+    script.wait_log(f"Could not write the PID file because: {path} {words}")
+    script.wait_log("server .* initialized")
+    assert script.stop() == 0
+    assert "Could not remove" not in script.log()
+    assert path.is_symlink() or path.is_dir()
+    assert target.read_text() == "precious"
 
 
 @pytest.mark.parametrize("kind", ["text", "object"])
@@ -329,8 +390,9 @@ def test_what_plack_calls(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> 
     assert manager.pm_manage() is False
     manager.pm_pre_dispatch()
     manager.pm_post_dispatch()
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as end:
         manager.pm_exit("safe exit with harakiri")
+    assert end.value.code == 0
     assert capfd.readouterr().err == f"FastCGIEngine: manager (pid {os.getpid()}): safe exit with harakiri\n"
 
 

@@ -21,6 +21,11 @@ def write(line: str) -> None:
         pass  # None, closed, or a pipe without a reader
 
 
+def text(message: object) -> str:
+    """A message as Perl makes a string of it: an exception is its words, None is nothing."""
+    return "" if message is None else str(message)
+
+
 def flush_standard_streams() -> None:
     """Before a fork: what is buffered would be written by every child once more."""
     for stream in (sys.stdout, sys.stderr):
