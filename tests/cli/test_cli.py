@@ -81,6 +81,8 @@ def refusal(script: Script) -> str:
         ("serve good --listen s --socket-mode 680", "--socket-mode: '680' is not a file mode: give three octal digits"),
         ("serve good --listen s --socket-mode 4777", "--socket-mode: '4777' is not a file mode"),
         ("serve good --socket-mode 600", "are for a socket file: name it with --listen"),
+        ("serve good --take-over", "--take-over is for a socket file: name it with --listen /path.sock"),
+        ("serve good --take-over --listen s.sock --listen :0", "--take-over is for a socket file"),
         ("serve good --listen :port", "address ':port' is not understood: give /path.sock, host:port"),
         ("serve good --listen :99999", "a port is a number from 0 to 65535"),
         ("serve good --listen s.sock --socket-owner no-such-user", "unknown user 'no-such-user'"),

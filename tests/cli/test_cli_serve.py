@@ -355,6 +355,42 @@ def test_reload_when_all_titles_are_equal(serve: Command, command: Command) -> N
     assert script.stop() == 0
 
 
+# take over
+
+
+def test_a_new_pool_takes_over_from_the_old_one_and_loses_nothing(
+    serve: Command, command: Command, app: Path, sock_path: str
+) -> None:
+    """The recipe of docs/DEPLOY.md: new code by a new manager, on the same socket and PID file."""
+    old = serve("version")
+    with Load(sock_path) as load:
+        load.wait_more(20)
+        write_version(app, 2)
+        (app / "pid").rename(app / "old.pid")
+        new = serve("version", "--take-over")
+        load.wait_more(20)
+        assert command("stop", "--pidfile", "old.pid").wait() == 0
+        assert old.wait() == 0
+        load.wait_more(20)
+    assert load.wrong == []
+    assert fcgi.fetch(sock_path).text.startswith("version 2")
+    assert (app / "pid").read_text() == f"{new.pid}\n"
+    assert new.stop() == 0
+
+
+@pytest.mark.parametrize("what", ["its PID file is held", "its code is broken"])
+def test_a_new_pool_that_cannot_start_leaves_the_socket_to_the_old_one(
+    serve: Command, command: Command, app: Path, sock_path: str, what: str
+) -> None:
+    old = serve("version")
+    if what == "its code is broken":
+        (app / "version.py").write_text("1/0")
+        (app / "pid").rename(app / "old.pid")
+    refused(command("serve", "version", "--listen", sock_path, "--take-over", "--pidfile", "pid"), 2)
+    assert fcgi.fetch(sock_path).text.startswith("version 1")
+    assert old.stop() == 0
+
+
 # stop
 
 

@@ -56,6 +56,7 @@ class Place:
     mode: int | None = None
     owner: str | None = None
     web: str | None = None
+    take_over: bool = False
 
 
 class Hosting(Part):
@@ -173,7 +174,7 @@ def _listen(manager: ProcManager, place: Place) -> Listener:
     """The first of the sockets that the manager now listens on."""
     if place.addresses:
         for address in place.addresses:
-            manager.listen(address, mode=place.mode, owner=place.owner)
+            manager.listen(address, mode=place.mode, owner=place.owner, take_over=place.take_over)
         return manager.listeners[0]
     try:
         return manager.listen()

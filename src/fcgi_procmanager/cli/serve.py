@@ -44,6 +44,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     add("--listen", action="append", default=[], metavar="ADDRESS", help="FastCGI address; may be given several times")
     add("--socket-mode", type=octal, metavar="MODE", help="mode of a socket file, in octal (default: 660)")
     add("--socket-owner", metavar="USER[:GROUP]", help="owner of a socket file")
+    add("--take-over", action="store_true", help="take the socket file even from a living server, which may then stop")
     add("--web", metavar="HOST:PORT", help="serve browsers there, by a Caddy in front of the workers")
     add("--pidfile", metavar="FILE", help="PID file, for 'stop' and 'reload'")
     add("--die-timeout", type=seconds, metavar="SECONDS", help="time to finish when told to stop; 0 for no limit")
@@ -77,7 +78,9 @@ def _place(options: Options) -> Place:
     addresses = [_absolute_address(address) for address in options.listen]
     if not addresses and (options.socket_mode is not None or options.socket_owner is not None):
         raise ConfigError("--socket-mode and --socket-owner are for a socket file: name it with --listen /path.sock")
-    return Place(addresses, options.socket_mode, options.socket_owner, options.web)
+    if options.take_over and not (addresses and all(parse_address(address).kind == "unix" for address in addresses)):
+        raise ConfigError("--take-over is for a socket file: name it with --listen /path.sock")
+    return Place(addresses, options.socket_mode, options.socket_owner, options.web, options.take_over)
 
 
 def _absolute_address(text: str) -> str:

@@ -127,17 +127,19 @@ class ProcManager:
         mode: int | None = None,
         owner: str | None = None,
         backlog: int = 1024,
+        take_over: bool = False,
     ) -> Listener:
         """Bind `address` once, for all workers, before `manage()`. Forms: `/path.sock`, `host:port`, `[v6]:port`, `fd:N`;
         None for what systemd or a FastCGI spawner handed over (LISTEN_FDS, else descriptor 0).
 
         `mode` and `owner` ("user:group") are of a socket file, by default 0660 and ours; it is removed when the manager
-        ends. Raises ConfigError and ListenError.
+        ends. `take_over` moves into the place of a living server, which goes on with the connections it has; without it such
+        a socket file is refused. Raises ConfigError and ListenError.
         """
-        if address is None:
+        if address is None and not take_over:
             found = systemd_listeners() or [inherit(0)]
         else:
-            found = [bind(parse_address(address), backlog=backlog, mode=mode, owner=owner)]
+            found = [bind(parse_address(address), backlog=backlog, mode=mode, owner=owner, take_over=take_over)]
         if not self.listeners:
             atexit.register(self._remove_listeners)  # for a process that never comes to manage()
         self.listeners += found

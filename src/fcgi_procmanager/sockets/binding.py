@@ -9,6 +9,7 @@ import errno
 import socket
 from dataclasses import replace
 
+from ..basics import checks
 from ..errors import ConfigError, ListenError
 from .addresses import Address
 from .inherited import inherit
@@ -19,15 +20,23 @@ DEFAULT_BACKLOG = 1024
 
 
 def bind(
-    address: Address, *, backlog: int = DEFAULT_BACKLOG, mode: int | None = None, owner: str | None = None
+    address: Address,
+    *,
+    backlog: int = DEFAULT_BACKLOG,
+    mode: int | None = None,
+    owner: str | None = None,
+    take_over: bool = False,
 ) -> Listener:
-    """Listen on `address`. `mode` (default 0o660) and `owner` ('user', 'user:group', ':group') are for socket files."""
+    """Listen on `address`. `mode` (default 0o660), `owner` ('user', 'user:group', ':group') and `take_over`, which moves
+    into the place of a living server, are for socket files."""
     _check_backlog(backlog)
+    if checks.flag("take_over", take_over) and address.kind != "unix":
+        raise ConfigError(f"take_over is for a socket file, and {address.describe()} is none: leave it out")
     if address.kind == "fd":
         return inherit(address.number)
     if address.kind == "tcp":
         return _bind_tcp(address, backlog)
-    sock, bound = listen_on(address.path, backlog, mode, owner)
+    sock, bound = listen_on(address.path, backlog, mode, owner, take_over)
     return Listener(sock, address, bound)
 
 

@@ -1,7 +1,8 @@
-"""Socket files: made with the right owner and mode, taken over when stale, removed only by who made them.
+"""Socket files: made with the right owner and mode, taken over when stale or when that is wanted, removed only by who made
+them.
 
 The manager (or a single process) runs this before its first fork and at its end. Must never remove a file that is not a
-socket, nor one that a living server holds or that another process made.
+socket, nor one that another process made; nor, unless told to take over, one that a living server holds.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Callable
 
 from ..errors import ConfigError, ListenError
+from .addresses import SUN_PATH_MAX
 
 DEFAULT_MODE = 0o660
 
@@ -34,12 +36,16 @@ class BoundFile:
     path: str
     identity: tuple[int, int]
     pid: int
+    former: str = ""  # another name of the file that was there before, of a server that it has been taken over from
 
     def remove(self) -> None:
-        """Remove the file if this process made it and it is still that very file."""
+        """Remove the file if this process made it and it is still that very file. If the server that it was taken over
+        from is still there, that one gets its path back."""
         if self.pid == os.getpid():
             with _directory_lock(self.path):
                 _unlink_if_same(self)
+                if self.former:
+                    _unlink(self.former)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
@@ -49,17 +55,36 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 def _unlink_if_same(bound: BoundFile) -> None:
     with contextlib.suppress(OSError):
         status = os.lstat(bound.path)
-        if stat.S_ISSOCK(status.st_mode) and _identity(status) == bound.identity:
+        if stat.S_ISSOCK(status.st_mode) and _identity(status) == bound.identity and not _give_back(bound):
             os.unlink(bound.path)
 
 
-def listen_on(path: str, backlog: int, mode: int | None, owner: str | None) -> tuple[socket.socket, BoundFile]:
-    """A listening, non-blocking socket at `path`. Raises ConfigError, ListenError, and leaves nothing behind then."""
+def _give_back(bound: BoundFile) -> bool:
+    """Whether the former server still serves, and has its path again."""
+    with contextlib.suppress(OSError):
+        if bound.former and _is_served(bound.former):
+            os.rename(bound.former, bound.path)
+            return True
+    return False
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def listen_on(
+    path: str, backlog: int, mode: int | None, owner: str | None, take_over: bool = False
+) -> tuple[socket.socket, BoundFile]:
+    """A listening, non-blocking socket at `path`; with `take_over` in place of whoever serves there. Raises ConfigError,
+    ListenError, and leaves nothing behind then."""
     mode, ids = _check_mode(mode), _parse_owner(owner)
     # Between bind and listen a socket refuses connections exactly as a stale one does, and a second starter would
     # replace it. Therefore probing, replacing, binding and listening are one critical section per directory.
     try:
         with _directory_lock(path):
+            if take_over:
+                return _take_over(path, backlog, mode, ids)
             _clear_stale(path)
             return _listen(path, backlog, mode, ids)
     except OSError as error:
@@ -108,16 +133,59 @@ def _flock_patiently(directory: int) -> bool:
 
 def _clear_stale(path: str) -> None:
     """Make way: remove a dead server's socket file; refuse to touch anything else."""
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
+    if not _is_socket(path):
         return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise ListenError(f"{path} exists and is not a socket: move it away or choose another path")
     if _is_served(path):
         raise ListenError(f"{path} is held by a living server: stop it or choose another path")
     with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
+
+
+def _is_socket(path: str) -> bool:
+    """Whether a socket is there; False for nothing. Anything else is refused."""
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return False
+    if not stat.S_ISSOCK(status.st_mode):
+        raise ListenError(f"{path} exists and is not a socket: move it away or choose another path")
+    return True
+
+
+def _take_over(path: str, backlog: int, mode: int, ids: tuple[int, int]) -> tuple[socket.socket, BoundFile]:
+    """Listen aside, then move into place: a client that connects meets the former server or this one, never nobody. What
+    is in the former one's queue stays there."""
+    aside, former = _name_aside(path), ""
+    sock, bound = _listen(aside, backlog, mode, ids)
+    try:
+        if _is_socket(path):
+            former = _second_name(path)
+        os.rename(aside, path)
+    except BaseException:
+        _unlink_if_same(bound)
+        if former:
+            _unlink(former)
+        sock.close()
+        raise
+    return sock, replace(bound, path=os.path.abspath(path), former=former)
+
+
+def _name_aside(path: str) -> str:
+    name = f"{path}.{os.urandom(3).hex()}"
+    if len(os.fsencode(name)) > SUN_PATH_MAX:
+        longest = SUN_PATH_MAX - (len(name) - len(path))
+        raise ListenError(f"{path} is too long to be taken over: a path of {longest} bytes can be, shorten it")
+    return name
+
+
+def _second_name(path: str) -> str:
+    """By which the former server can get its path back; empty if this user may not give it one, which costs only that."""
+    name = os.path.abspath(_name_aside(path))
+    try:
+        os.link(path, name)
+    except OSError:
+        return ""
+    return name
 
 
 def _is_served(path: str) -> bool:
