@@ -2,7 +2,8 @@
 #
 # app.pl STYLE [KEY=VALUE ...], with a listening socket on descriptor 0. STYLE: object, functions, class (functions on a
 # replaced class), constrained or maxrequests. The rest are parameters of the manager, but for init=exit, which ends each worker
-# at once, hup=KEY:VALUE, a parameter that HUP changes, with hup_only=1 doing nothing else, and ignore_chld=1. A request is one line; see `answer`.
+# at once, hup=KEY:VALUE, a parameter that HUP changes, with hup_only=1 doing nothing else, no_ink=1, with which `managing_init`
+# dies, and ignore_chld=1. A request is one line; see `answer`.
 
 use strict;
 use warnings;
@@ -15,11 +16,14 @@ use POSIX ();
     our @ISA = 'FCGI::ProcManager';
     our %change;
     our $only;
+    our $no_ink;
 
-    sub managing_init    { my $self = shift; $self->SUPER::managing_init(@_);    $self->pm_notify('hook managing_init') }
+    sub managing_init    { my $self = shift; $self->SUPER::managing_init(@_);    $self->pm_notify('hook managing_init'); ink() }
     sub handling_init    { my $self = shift; $self->SUPER::handling_init(@_);    $self->pm_notify('hook handling_init') }
     sub pm_pre_dispatch  { my $self = shift; $self->SUPER::pm_pre_dispatch(@_);  $self->pm_notify('hook pm_pre_dispatch') }
     sub pm_post_dispatch { my $self = shift; $self->SUPER::pm_post_dispatch(@_); $self->pm_notify('hook pm_post_dispatch') }
+
+    sub ink { die "no ink\n" if $no_ink }
 
     sub sig_manager {
         my ($self, $name) = @_;
@@ -35,6 +39,7 @@ my %parameter = map { split /=/, $_, 2 } @ARGV;
 my $init = delete $parameter{init} || '';
 %Hooked::change = split /:/, delete $parameter{hup} || '';
 $Hooked::only = delete $parameter{hup_only};
+$Hooked::no_ink = delete $parameter{no_ink};
 $SIG{CHLD} = 'IGNORE' if delete $parameter{ignore_chld};
 
 my $class = {

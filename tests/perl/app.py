@@ -11,12 +11,14 @@ from fcgi_procmanager.perl import Constrained, MaxRequests, ProcManager, default
 
 change = {}
 only = []
+no_ink = []
 
 
 class Hooked(ProcManager):
     def managing_init(self):
         super().managing_init()
         self.pm_notify("hook managing_init")
+        ink()
 
     def handling_init(self):
         super().handling_init()
@@ -38,6 +40,11 @@ class Hooked(ProcManager):
             super().sig_manager(name)
 
 
+def ink():
+    if no_ink:
+        raise RuntimeError("no ink")
+
+
 def number(text):
     return int(text) if text.lstrip("-").isdigit() else text
 
@@ -50,6 +57,7 @@ def main():
     init = parameter.pop("init", "")
     change.update(map(number, pair.split(":")) for pair in [parameter.pop("hup", "")] if pair)
     only.extend([1] * parameter.pop("hup_only", 0))
+    no_ink.extend([1] * parameter.pop("no_ink", 0))
     if parameter.pop("ignore_chld", 0):
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 

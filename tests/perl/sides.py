@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import socket
 import sys
@@ -35,7 +36,8 @@ CASES: dict[str, Case] = {}
 
 
 def case(script: str, *arguments: str) -> Callable[[Callable[[Play], None]], Callable[[Play], None]]:
-    """Register a case: `script` with `arguments`, in which DIR is a directory of its own."""
+    """Register a case: `script` with `arguments`, in which DIR is a directory of its own. With LIVING there is an app.pid in
+    it already, which names a living process."""
 
     def register(play: Callable[[Play], None]) -> Callable[[Play], None]:
         CASES[play.__name__] = Case(play, script, arguments, getattr(play, "differences", []))
@@ -67,6 +69,10 @@ class Play:
         self.address = address
         self.facts: list[str] = []
         self.clients: list[socket.socket] = []
+        if "LIVING" in arguments:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "app.pid").write_text(f"{os.getpid()}\n")
+            arguments = tuple(word for word in arguments if word != "LIVING")
         with socket.socket(socket.AF_UNIX) as listener:
             listens_itself = "SOCKET" in arguments
             if not listens_itself:
@@ -155,7 +161,8 @@ class Play:
             content = (self.folder / "app.pid").read_text()
         except FileNotFoundError:
             content = "none"
-        self.note("PID file", when + ":", "the manager's number" if content == f"{self.script.pid}\n" else content)
+        known = {f"{self.script.pid}\n": "the manager's number", f"{os.getpid()}\n": "another's"}
+        self.note("PID file", when + ":", known.get(content, content))
 
     def note_titles(self) -> None:
         self.note("titles:", cmdline(self.script.pid), *sorted(cmdline(pid) for pid in self.workers))
@@ -197,7 +204,7 @@ class Play:
 
     def _hide(self, text: str) -> str:
         """What differs from run to run."""
-        text = re.sub(r"(?<=\bpid )\d+", "*", text.replace(str(self.folder), "DIR"))
+        text = re.sub(r"(?<=\bpid )\d+|(?<=\bprocess )\d+", "*", text.replace(str(self.folder), "DIR"))
         text = re.sub(r"\bat /\S+ line \d+", "at FILE line N", text)
         text = re.sub(r"(?<=requests: )\d+(?= KB)", "*", text)
         return re.sub(r"(?<=PIDs, )[\d ]+", lambda found: " ".join("*" * len(found[0].split())), text)

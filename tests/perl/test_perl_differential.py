@@ -32,6 +32,9 @@ MORE_MODULES = {"maxrequests": "FCGI::ProcManager::MaxRequests", "sizecheck_num_
 RAW = "the status is decoded: a person reads 3 and 137 (SIGKILL), not a 16-bit word"
 ORPHANS = "P15: a worker notices at once, and also while idle, that its manager is gone"
 FILE_LAST = "P8: the PID file goes last: while it is there, somebody serves"
+CONTROL_C = "INT comes from a terminal to the manager as well, which stops its workers in order"
+HELD = "P8: a PID file that a living process holds is refused; Perl writes over it and removes it at its end"
+UNDONE = "what was done for a pool that does not come about is undone"
 SINGLE = "a single process is left alone: Perl gives it handlers after its first request, which then swallow a TERM"
 
 
@@ -119,6 +122,44 @@ def pid_file_is_a_directory(play: Play) -> None:
     play.end()
 
 
+@case("app", "object", "n_processes=1", "pid_fname=DIR/app.pid", "LIVING")
+@differs("fact: it starts: True", "fact: it starts: False", HELD)
+@differs("fact: return code 0", "fact: return code 1", HELD)
+@differs("fact: PID file at the end: none", "fact: PID file at the end: another's", HELD)
+@differs("manager: initialized", "", HELD)
+@differs("manager: server (pid *) started", "", HELD)
+@differs("manager: received signal TERM", "", HELD)
+@differs("manager: sending TERM to PIDs, *", "", HELD)
+@differs("manager: server (pid *) exited with status 0", "", HELD)
+@differs("manager: dying: safe exit from signal TERM", "", HELD)
+@differs("server: initialized", "", HELD)
+@differs("-", "", HELD)
+@differs(
+    "",
+    "other: fcgi_procmanager.errors.PidFileError: DIR/app.pid is held by process *: stop it first, "
+    "or choose another --pidfile",
+    HELD,
+)
+def pid_file_of_a_living_process(play: Play) -> None:
+    try:
+        play.ready()
+    except Overdue:
+        play.note("it starts: False")
+        play.wait()
+    else:
+        play.note("it starts: True")
+        play.end()
+    play.note_pid_file("at the end")
+
+
+@case("app", "hooked", "n_processes=1", "pid_fname=DIR/app.pid", "no_ink=1")
+@differs("fact: PID file at the end: the manager's number", "fact: PID file at the end: none", UNDONE)
+@differs("other: no ink", "other: RuntimeError: no ink", UNDONE)
+def managing_init_dies(play: Play) -> None:
+    play.note("it ends well:", play.script.wait() == 0)
+    play.note_pid_file("at the end")
+
+
 @case("app", "object", "n_processes=1", "ignore_chld=1")
 def ignored_sigchld(play: Play) -> None:
     play.ready()
@@ -156,6 +197,19 @@ def hup_while_busy(play: Play) -> None:
     held = play.hold("wait")
     play.signal(SIGHUP)
     play.script.wait_log("sending TERM")
+    play.finish(held)
+    play.ready(2)
+    play.end()
+
+
+@case("app", "object", "n_processes=1")
+@differs("manager: sending TERM to PIDs, *", "", "a second HUP finds nobody who has not been asked already")
+def a_second_hup_during_a_reload(play: Play) -> None:
+    play.ready()
+    held = play.hold("wait")
+    play.signal(SIGHUP)
+    play.script.wait_log("sending TERM")
+    play.signal(SIGHUP)
     play.finish(held)
     play.ready(2)
     play.end()
@@ -260,6 +314,38 @@ def interrupt(play: Play) -> None:
     play.end(SIGINT)
     play.note_pid_file("at the end")
     play.note_orphans()
+
+
+@case("app", "object", "n_processes=1")
+@differs("fact: the same worker answers: False", "fact: the same worker answers: True", CONTROL_C)
+@differs("manager: server (pid *) exited with status 2", "", CONTROL_C)
+@differs("manager: server (pid *) started", "", CONTROL_C)
+@differs("server: initialized", "", CONTROL_C)
+@differs("-", "", CONTROL_C)
+def interrupt_to_a_worker(play: Play) -> None:
+    play.ready()
+    first = play.workers[0]
+    play.signal(SIGINT, first)
+    play.note("the same worker answers:", int(play.ask("pid")) == first)
+    play.end()
+
+
+@case("app", "object", "n_processes=0")
+@differs("fact: reply: done", "fact: reply:", SINGLE)
+@differs("fact: it serves on: True", "fact: it serves on: False", SINGLE)
+@differs("fact: return code -9", "fact: return code -1", SINGLE)
+def n_0_hup_and_term_while_busy(play: Play) -> None:
+    play.script.line()
+    held = play.hold("wait")
+    play.signal(SIGHUP)
+    play.signal(SIGTERM)
+    try:
+        play.note("reply:", play.finish(held))
+        play.note("it serves on:", bool(play.ask("pid")))
+    except OSError:
+        play.note("reply:")
+        play.note("it serves on: False")
+    play.end(SIGKILL)
 
 
 # -- FCGI::ProcManager: workers and managers that end -----------------------------------------------------------------
