@@ -285,6 +285,20 @@ def test_a_single_process_of_a_constrained_manager_leaves_at_its_limit(
     assert re.fullmatch(rf"FastCGI: manager \(pid {script.pid}\): {line}\n", script.log())
 
 
+def test_a_single_process_that_owes_answers_gives_them_first(capfd: pytest.CaptureFixture[str]) -> None:
+    owed = [True, True, False]
+    manager = perl.Constrained(max_requests=1)
+    manager.add_busy_check(lambda: owed.pop(0))
+    for _ in range(2):
+        manager.pm_pre_dispatch()
+        manager.pm_post_dispatch()
+        assert manager.leaving
+    with pytest.raises(SystemExit) as end:
+        manager.pm_post_dispatch()
+    assert end.value.code == 0
+    assert capfd.readouterr().err.endswith(": safe exit after max_requests (1)\n")
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_single_process_answers_what_it_has_accepted_before_it_leaves(
     threads: int, run_script: Run, sock_path: str
