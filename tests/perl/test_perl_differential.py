@@ -326,6 +326,8 @@ def interrupt_to_a_worker(play: Play) -> None:
     play.ready()
     first = play.workers[0]
     play.signal(SIGINT, first)
+    with suppress(Overdue):
+        wait_until(lambda: not alive(first), LEAVES)
     play.note("the same worker answers:", int(play.ask("pid")) == first)
     play.end()
 
