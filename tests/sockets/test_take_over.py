@@ -83,6 +83,7 @@ def test_without_a_living_server_it_is_a_start_like_any_other(path: str, before:
             sock.bind(path)
     new = take_over(path)
     assert (new.describe(), new.address) == (path, parse_address(path))
+    assert names(path) == ["s"]
     assert reaches(path, new)
     new.remove()
     assert names(path) == []

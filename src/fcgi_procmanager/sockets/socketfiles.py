@@ -179,13 +179,13 @@ def _name_aside(path: str) -> str:
 
 
 def _second_name(path: str) -> str:
-    """By which the former server can get its path back; empty if this user may not give it one, which costs only that."""
+    """By which a living server can get its path back; empty if this user may not give it one, which costs only that."""
     name = os.path.abspath(_name_aside(path))
-    try:
-        os.link(path, name)
-    except OSError:
-        return ""
-    return name
+    with contextlib.suppress(OSError):
+        if _is_served(path):
+            os.link(path, name)
+            return name
+    return ""
 
 
 def _is_served(path: str) -> bool:
