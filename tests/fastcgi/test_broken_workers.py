@@ -4,6 +4,7 @@ worker that cannot serve is replaced."""
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Callable
 
@@ -49,6 +50,10 @@ SITE = """
             os.read(0, 1)
         elif path == "/close":
             os.closerange(int(query), 1000)
+        elif path == "/close-and-stay":
+            os.closerange(3, 1000)
+            say("waiting")
+            os.read(0, 1)
         elif path == "/replace":
             os.closerange(int(query), 1000)
             kept.extend(open(os.devnull) for _ in range(60))
@@ -142,6 +147,18 @@ def test_a_worker_whose_descriptors_are_closed_is_replaced(
     except OSError:
         pass
     replaced(script, sock_path, pid)
+    assert script.stop() == 0
+
+
+def test_a_worker_whose_descriptors_are_closed_obeys_in_the_middle_of_a_request(start: Start, sock_path: str) -> None:
+    """The thread that could notice it is busy, and the others can be told nothing."""
+    script = start(2)
+    with fcgi.Client(sock_path) as client:
+        pid = int(client.request(keep=True).text)
+        client.send(fcgi.request_bytes(path="/close-and-stay", keep=True))
+        assert script.line() == "waiting"
+        os.kill(pid, signal.SIGTERM)
+        replaced(script, sock_path, pid)
     assert script.stop() == 0
 
 

@@ -98,7 +98,8 @@ class Lanes:
                 write_traceback()  # a defect of ours, or a worker that the application has broken
         if os.getpid() != self._owner:
             self._end_child()
-        self._end_if_broken()
+        if self._failure is not None:
+            self._end_if_broken()
         self._ended = True
         self._done.write()
 
@@ -119,8 +120,6 @@ class Lanes:
         """Lanes that wait for descriptors which the application has closed wait for ever, the main thread as well: closing
         a descriptor wakes nobody. What they hold is closed too, or carries the number of somebody else's file. So there is
         nothing to finish, and the worker ends here."""
-        if self._failure is None:
-            return
         with self._lock:
             if self._intact():
                 return
