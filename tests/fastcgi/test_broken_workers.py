@@ -11,7 +11,7 @@ from typing import Callable
 import pytest
 
 from harness import fcgi
-from harness.process import Script, patient, wait_dead, wait_until
+from harness.process import Script, patient, process_state, wait_dead, wait_until
 
 Run = Callable[..., Script]
 Start = Callable[..., Script]
@@ -155,11 +155,18 @@ def test_a_worker_whose_descriptors_are_closed_obeys_in_the_middle_of_a_request(
     script = start(2)
     with fcgi.Client(sock_path) as client:
         pid = int(client.request(keep=True).text)
+        # One that is not asleep yet fails when it wants to be, and the worker ends before it is told to.
+        wait_until(lambda: all_asleep(pid, 3) and all_asleep(pid, 3))
         client.send(fcgi.request_bytes(path="/close-and-stay", keep=True))
         assert script.line() == "waiting"
         os.kill(pid, signal.SIGTERM)
         replaced(script, sock_path, pid)
     assert script.stop() == 0
+
+
+def all_asleep(pid: int, threads: int) -> bool:
+    tasks = os.listdir(f"/proc/{pid}/task")
+    return len(tasks) == threads and all(process_state(int(task)) == "S" for task in tasks)
 
 
 @pytest.mark.parametrize("how", ["", "full", "none"])
