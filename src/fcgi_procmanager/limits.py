@@ -61,15 +61,15 @@ class Limits(ProcManager):
         self._process = psutil.Process()  # this one, not the manager it was forked from
 
     def post_dispatch(self) -> None:
-        alone = self.limits_single_process and not self._managed
+        alone = self.limits_single_process and not self._worker.managed
         if alone or self.role is Role.SERVER:
             self.request_count += 1
             reached = self.limit_reached()
             if reached:
                 self.retire_self(reached)
         super().post_dispatch()
-        if alone and self._retirement and not self._still_busy():
-            self.exit(self._retirement)
+        if alone and self._worker.leaving.retired and not self._worker.busy:
+            self.exit(self.leave_reason)
 
     def limit_reached(self) -> str:
         """Worker: which limit is reached, as the words of its last line; empty for none. To be extended."""

@@ -63,11 +63,11 @@ def test_a_right_value_can_be_set_later(parameter: str, value: Any) -> None:
 
 def test_a_negative_number_is_no_pool() -> None:
     """Set at run time it ends the pool, as in the original; before, it is a mistake."""
-    with pytest.raises(ConfigError, match="^n_processes must not be negative"):
+    with pytest.raises(ConfigError, match=r"^n_processes must not be negative"):
         ProcManager(-1)
     manager = ProcManager(3)
     manager.n_processes = -1
-    with pytest.raises(ConfigError, match="^n_processes must not be negative"):
+    with pytest.raises(ConfigError, match=r"^n_processes must not be negative"):
         manager.manage()
 
 

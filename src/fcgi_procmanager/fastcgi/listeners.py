@@ -11,8 +11,10 @@ import socket
 from collections.abc import Iterable
 from typing import Callable, Union
 
+from ..basics.states import Role
+from ..errors import ListenError
 from ..manager.procmanager import ProcManager
-from ..sockets.listener import Listener
+from ..sockets.listener import Listener, close_copies
 from ..worker.gate import Gate
 from .connection import Connection, Limits
 
@@ -80,15 +82,7 @@ class Listeners:
 
     def close_copies(self) -> None:
         """In a child that the application has forked: nobody could connect anew, or bind the address, while it lives."""
-        # What the child runs finds its standard input on descriptor 0, so it is replaced, not closed. A listener may be
-        # there beside its own number (adopted.py).
-        if any(_is_on_zero(_socket(one)) for one in self._given):
-            _null_on_zero()
-        for one in self._given:
-            if one.fileno() == 0:
-                _socket(one).detach()
-            else:
-                one.close()
+        close_copies(map(_socket, self._given))
 
     def _next_turn(self, taken: tuple[socket.socket, int], called: list[int], gate: Callable[[], Gate]) -> None:
         """The others are first the next time, and are taken from at once by another worker, if this one was woken for
@@ -101,8 +95,17 @@ class Listeners:
 
 def _given(listener: Listening | Iterable[Listening] | None, manager: ProcManager) -> list[Listening]:
     if listener is None:
-        return list(manager.listeners) or [manager.listen()]
+        return list(manager.listeners) or [_handed_over(manager)]
     return [listener] if isinstance(listener, (socket.socket, Listener)) else list(listener)
+
+
+def _handed_over(manager: ProcManager) -> Listening:
+    try:
+        return manager.listen()
+    except ListenError as error:
+        if manager.role is Role.SERVER:  # its siblings have the same descriptors: nobody will ever serve
+            manager.refuse(str(error))
+        raise
 
 
 def _socket(one: Listening) -> socket.socket:
@@ -122,16 +125,3 @@ def _allowed_addresses() -> frozenset[str] | None:
     """The web servers' addresses, from FCGI_WEB_SERVER_ADDRS as the specification has it; None for all."""
     listed = os.environ.get("FCGI_WEB_SERVER_ADDRS")
     return frozenset(part.strip() for part in listed.split(",")) if listed is not None else None
-
-
-def _is_on_zero(sock: socket.socket) -> bool:
-    try:
-        return sock.fileno() >= 0 and os.path.sameopenfile(0, sock.fileno())
-    except OSError:
-        return False
-
-
-def _null_on_zero() -> None:
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, 0)
-    os.close(null)

@@ -98,7 +98,6 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             manager.leave()
         with manager.single_process():
             self.serve()
-            manager.acted_on_signals()  # what came is told below
         if self._listener is not None:
             self._listener.remove()
             if self._listener in manager.listeners:

@@ -16,7 +16,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Union
+from typing import Any, Callable, NoReturn, Union
 
 from ..basics import checks, exits, log
 from ..basics.states import ManagerState, Role
@@ -26,6 +26,7 @@ from ..ipc.channel import READY, REFUSED, SERVED
 from ..sockets.addresses import parse_address
 from ..sockets.binding import bind
 from ..sockets.inherited import inherit, systemd_listeners
+from ..sockets.listener import Listener, close_copies
 from ..system import capacity, fastexit, signals
 from ..system.atfork import AtFork
 from ..system.pidfile import PidFile
@@ -34,9 +35,6 @@ from ..worker.gate import Gate
 from ..worker.worker import Worker, forget_children_of_manager, socket_of
 from .half import ManagerHalf
 from .loop import Part
-
-if TYPE_CHECKING:
-    from ..sockets.listener import Listener
 
 
 class ProcManager:
@@ -323,7 +321,7 @@ class ProcManager:
         """The only process: TERM, INT and HUP make `leaving` true inside the block. For servers; a script with a loop of its
         own and 0 processes keeps the handlers it has.
 
-        A signal that came and was not acted on (`acted_on_signals`) is delivered again after the block, to those handlers."""
+        A signal that came after the last look at `leaving` is delivered again after the block, to those handlers."""
         if self.no_signals:
             yield
             return
@@ -334,10 +332,6 @@ class ProcManager:
         finally:
             self._worker.close_gate()
             self._signals.close()
-
-    def acted_on_signals(self) -> None:
-        """The only process: what has come has been seen to."""
-        self._signals.take()
 
     def attend(self, part: Part) -> None:
         """Before `manage()`: let this part attend the manager's loop."""
@@ -504,8 +498,7 @@ class ProcManager:
         self._half = None
         self._worker = Worker(self._signals)
         self._abandon_pid_files()
-        for listener in self.listeners:
-            listener.close()
+        close_copies(listener.socket for listener in self.listeners)
         self.listeners.clear()
 
     # -- what a signal does in the manager ----------------------------------------------------------------------------

@@ -35,6 +35,11 @@ class Leaving:
         self._reason = self._reason or reason
         self.told = True
 
+    @property
+    def retired(self) -> bool:
+        """A limit was reached, or the application asked for the end of its worker."""
+        return bool(self._reason)
+
     def put_off(self) -> None:
         """It is time to leave after this request, but something that was accepted is still to be answered."""
         self._unsaid = True

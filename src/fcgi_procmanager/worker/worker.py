@@ -47,6 +47,8 @@ class Worker:
     @property
     def is_leaving(self) -> bool:
         leaving = self.leaving
+        if leaving.told and not self.managed:
+            self._signals.take()  # whoever looks, acts on it: it is not delivered again
         return leaving.told or leaving.orphaned or (self._gate is not None and self._gate.orphaned)
 
     def accept(self, sock: socket.socket) -> tuple[socket.socket, Any] | None:
