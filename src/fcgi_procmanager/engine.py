@@ -162,7 +162,7 @@ class ProcManager(Core):
 
     @property
     def _workers(self) -> Children:
-        return self._half.workers if self._half is not None else self._before_manage
+        return self._half.registry.workers if self._half is not None else self._before_manage
 
     def get_all_pids(self) -> list[int]:
         return self.server_pids

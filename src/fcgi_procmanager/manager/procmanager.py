@@ -11,7 +11,6 @@ Behaviour after FCGI::Engine::ProcManager 0.22 and FCGI::ProcManager 0.28, witho
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 import socket
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, NoReturn, Union
 
 from ..basics import checks, exits, log
-from ..basics.states import ManagerState, Role
+from ..basics.states import Role
 from ..errors import BootError, ConfigError
 from ..ipc.baton import Baton
 from ..ipc.channel import READY, REFUSED, SERVED
@@ -108,13 +107,16 @@ class ProcManager:
         if self.n_processes == 0:
             return False
         _check_size(self.n_processes)
-        owner = os.getpid()
+        self.role = Role.MANAGER
+        self.manager_pid = os.getpid()
+        self._half = half = ManagerHalf(self, self._parts)
         try:
-            self._start()
-            self._run()
+            half.start()
+            half.run()
         except BaseException as error:
-            if os.getpid() == owner:
-                self._end(acted=isinstance(error, SystemExit))
+            if self._half is half:  # else this is a worker
+                half.close(acted=isinstance(error, SystemExit))
+                self._half = None
             raise
         return self.role is Role.SERVER
 
@@ -151,7 +153,7 @@ class ProcManager:
     @property
     def server_pids(self) -> list[int]:
         """Manager: the pids of the workers that are not reaped yet."""
-        return self._half.workers.pids if self._half is not None else []
+        return self._half.registry.workers.pids if self._half is not None else []
 
     def received_signal(self, name: str | None = None) -> Any:
         """Either: how often a signal came to this process: of one name, or a dict of all. Source: FCGI::ProcManager 0.28."""
@@ -236,11 +238,9 @@ class ProcManager:
         second later, or QUIT, kills at once. Ends by SystemExit. Source: pm_die of FCGI::ProcManager 0.28."""
         half = self._half
         if half is not None:
-            half.begin_stop()
-            self._run()
-            if half.stopped_by_force:
-                timed_out = half.life.state is ManagerState.STOPPING
-                self.exit("wait timeout" if timed_out else f"killed while stopping: {message}", exits.FAILED)
+            half.stop()
+            if half.killed_somebody:
+                self.exit("wait timeout" if half.timed_out else f"killed while stopping: {message}", exits.FAILED)
         self.exit(f"dying: {message}", status)
 
     def abort(self, message: str) -> NoReturn:
@@ -254,8 +254,8 @@ class ProcManager:
             self.notify(message)
             self._worker.leaving.said()
             self.leave(status)
-        self._leave_nothing()  # the handlers stay until the last line is out: a TERM now would be a death by signal
         if self._half is not None:
+            self._half.leave_nothing()  # the handlers stay until the last line is out: a TERM now would be a death by signal
             for part in self._half.parts:
                 part.last_line(status)
         self.notify(message)
@@ -348,67 +348,6 @@ class ProcManager:
             return os.wait()[0]
         except ChildProcessError:
             return None
-
-    def _start(self) -> None:
-        self.role = Role.MANAGER
-        self.manager_pid = os.getpid()
-        self._half = half = ManagerHalf(self, self._parts)
-        if not self.no_signals:
-            self._signals.install(signals.MANAGER_SIGNALS)
-        self.write_pid_file()
-        self.change_process_name()
-        self.manager_init()
-        self._signals.rearm()
-        if not self.no_signals:
-            # Code that the hook loaded may ignore SIGCHLD: the system would then reap for us, and nobody would be told.
-            self._signals.install(("CHLD",))
-        for part in half.parts:
-            part.begin(half)
-        self.notify("initialized")
-        fastexit.remember_open_files()
-        gc.freeze()  # what is there now is never collected, so the workers' copies of these pages stay shared
-
-    def _run(self) -> None:
-        """The manager's loop, until a stop is over. A new worker leaves it at once: it has no such half any more."""
-        half = self._half
-        while half is not None and half is self._half and not half.over:
-            half.hear()
-            self._give_up_if_hopeless(half)
-            half.fill()
-            if half is self._half and not half.over:
-                self.wait()
-
-    def _give_up_if_hopeless(self, half: ManagerHalf) -> None:
-        if not half.running:
-            return
-        if half.refusal is not None:
-            self._refused(half.refusal)
-        if half.respawn.hopeless:
-            self.die(f"no server ever became ready in {half.respawn.failures} attempts", exits.FAILED)
-
-    def _refused(self, reason: str) -> NoReturn:
-        self.exit(reason, exits.USAGE)
-
-    def _leave_nothing(self) -> None:
-        """Leave no worker and no file. The PID file goes last: while it is there, somebody serves."""
-        if self._half is not None:
-            self._half.kill_everybody()
-            self._remove_listeners()
-            self.remove_pid_file()
-
-    def _end(self, acted: bool) -> None:
-        """Undo `_start`. acted: the signals that have come have been acted on: what they asked for has happened."""
-        half = self._half
-        if half is None:
-            return
-        self._leave_nothing()
-        half.close()
-        self._half = None
-        if self._signals.open:
-            atexit.register(signals.ignore_late)
-            if acted:
-                self._signals.take()
-            self._signals.close()
 
     def _hold(self, pidfile: PidFile) -> None:
         if pidfile.path not in self._pidfiles:
