@@ -63,7 +63,7 @@ def together(count, path, query):
 def start(run_script, sock_path):
     def start(threads=4, limit=0, **environ):
         script = run_script(SCRIPT, args=[sock_path, str(threads), str(limit)], env=environ)
-        script.wait_log(r"server \(pid \d+\): initialized")
+        script.wait_log(r"server \(pid \d+\): initialized", count=int(environ.get("N", "1")))
         return script
 
     return start

@@ -79,6 +79,12 @@ def pool(run_script: Run, sock_path: str, tmp_path: Path, stdin: int) -> Pool:
     return Pool(run_script, sock_path, tmp_path, stdin)
 
 
+def end_but_for_the_child(script: Script) -> None:
+    """The child of the application stays, as it would in life: only the manager is waited for."""
+    script.signal(signal.SIGTERM)
+    assert script.wait(patient(2)) == 0
+
+
 # Forked in manager_init
 
 
@@ -97,6 +103,7 @@ def test_a_child_of_the_manager_has_no_descriptor_of_ours(pool: Pool, sock_path:
     assert any("socket" in target for target in ours)
     assert any(str(tmp_path / "pid") in target for target in ours)
     assert set(open_fds(pool.child).values()) & ours == set()
+    end_but_for_the_child(pool.script)
 
 
 def test_a_child_of_the_manager_has_the_handlers_that_were_found(pool: Pool) -> None:
@@ -252,6 +259,7 @@ def test_a_grandchild_holds_no_pipe_and_no_connection(site: Script, sock_path: s
         assert any(target.startswith("socket") for target in own)
         assert len(pipes) >= 3
         assert set(open_fds(grandchild).values()) & (pipes | own) == set()
+    end_but_for_the_child(site)
 
 
 @pytest.mark.leaves_socket

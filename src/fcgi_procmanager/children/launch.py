@@ -7,6 +7,7 @@ to a manager that does not know this child yet, and never end it.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -54,7 +55,7 @@ def fork(record: Record, become: Callable[[set[int]], object]) -> int:
     try:
         with atfork.by_us():
             pid = os.fork()
-    except OSError:
+    except BaseException:  # an audit hook may forbid it in its own way
         signals.unblock(mask)
         raise
     if pid == 0:
@@ -82,7 +83,9 @@ def execute(program: Program, record: Record) -> int:
             if end >= 0:
                 os.close(end)
     if number:
-        os.waitpid(pid, 0)
+        # The system reaps where SIGCHLD is ignored; else a thread of the application may have.
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
         raise OSError(number, os.strerror(number), program.arguments[0])
     return pid
 
@@ -130,6 +133,7 @@ class _Prepared:
         if program.directory is not None:
             os.chdir(program.directory)
         _arrange(program.descriptors)
+        _close_others(program.descriptors)
         for name in _IGNORED_BY_PYTHON:
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), signal.SIG_DFL)
@@ -147,6 +151,14 @@ def _arrange(descriptors: Mapping[int, int]) -> None:
     aside = {number: fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, above) for number, ours in descriptors.items()}
     for number, copy in aside.items():
         os.dup2(copy, number, inheritable=True)
+
+
+def _close_others(descriptors: Mapping[int, int]) -> None:
+    """At the exec: a spawner or a C library may have left one that is inheritable."""
+    for number in map(int, os.listdir("/dev/fd")):
+        if number > 2 and number not in descriptors:
+            with contextlib.suppress(OSError):  # the one that the listing itself had
+                os.set_inheritable(number, False)
 
 
 def _prctl() -> Callable[..., int] | None:
