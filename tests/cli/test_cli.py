@@ -77,6 +77,7 @@ def refusal(script: Script) -> str:
         ("serve good -n=-1", "-n/--processes: '-1' is not a whole number"),
         ("serve good --die-timeout soon", "--die-timeout: 'soon' is not a number of seconds: give one"),
         ("serve good --die-timeout=-1", "--die-timeout: '-1' is not a number of seconds"),
+        ("serve good --reload-timeout=-1", "--reload-timeout: '-1' is not a number of seconds"),
         ("serve good --start-delay nan", "--start-delay: 'nan' is not a number of seconds"),
         ("serve good --listen s --socket-mode 680", "--socket-mode: '680' is not a file mode: give three octal digits"),
         ("serve good --listen s --socket-mode 4777", "--socket-mode: '4777' is not a file mode"),

@@ -303,6 +303,16 @@ def test_reload_waits_for_the_request_in_hand(serve: Command, command: Command, 
     assert script.stop() == 0
 
 
+def test_reload_kills_after_the_time_that_is_given(serve: Command, command: Command, app: Path, sock_path: str) -> None:
+    script = serve("held", "--reload-timeout", "0.3")
+    with fcgi.Client(sock_path) as client:
+        client.send(fcgi.request_bytes(path="/held"))
+        busy = int(script.line().split()[-1])
+        assert command("reload", "--pidfile", "pid").wait() == 0
+    script.wait_log(rf"server \(pid {busy}\) exited with status 137 \(SIGKILL\)")
+    assert script.stop() == 0
+
+
 def test_reload_that_does_not_end_says_so(serve: Command, command: Command, app: Path, sock_path: str) -> None:
     script = serve("held")
     with fcgi.Client(sock_path) as client:

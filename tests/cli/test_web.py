@@ -322,13 +322,16 @@ def test_a_reload_under_load_fails_no_request(serve: Command, command: Command) 
 # Caddy itself
 
 
-def test_a_caddy_that_dies_is_started_again(serve: Command) -> None:
+# A Go program catches a SIGSEGV that is sent to it, says where it was, and exits.
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, r"137 \(SIGKILL\)"), (signal.SIGSEGV, "2")])
+def test_a_caddy_that_dies_is_started_again(serve: Command, number: signal.Signals, status: str) -> None:
     script = serve()
     port, caddy = port_of(script), caddy_of(script)
     began = time.monotonic()
     while time.monotonic() - began < 1.2:  # one that is younger than a second is not started again
         assert get(port)[0] == 200
-    script.signal(signal.SIGKILL, caddy)
+    script.signal(number, caddy)
+    script.wait_log(rf"manager .*: web server \(pid {caddy}\) exited with status {status}$")
     script.wait_log(rf"web server \(pid {caddy}\) ended after .* s: starting it again")
     assert get(port)[0] == 200, "the socket was the manager's all the time"
     another = caddy_of(script)

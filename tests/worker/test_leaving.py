@@ -121,7 +121,7 @@ def test_a_worker_says_once_that_it_has_served_enough(
             assert other.request(keep=True).text == "answered"
         assert fetch(sock_path).text == "answered"
         script.wait_log(rf"server \(pid {worker}\) exited with status 0$")
-    assert last_words(script, worker) == ["safe exit after max_requests (2)"]
+    assert why_it_left(script, worker) == ["safe exit after max_requests (2)"]
     script.wait_log("server .*: initialized", count=2)
     assert script.stop() == 0
 
@@ -151,7 +151,7 @@ def test_a_worker_says_once_that_it_was_told_to_leave_in_a_request(
             wait_asleep(worker)
             script.signal(signal.SIGTERM, worker)
         script.wait_log(rf"server \(pid {worker}\) exited with status 0$")
-    assert last_words(script, worker) == (["safe exit after SIGTERM"] if when == "busy" else [])
+    assert why_it_left(script, worker) == (["safe exit after SIGTERM"] if when == "busy" else [])
     script.wait_log("server .*: initialized", count=2)
     assert script.stop() == 0
 
@@ -170,10 +170,10 @@ def test_a_worker_that_got_both_names_term(
         os.write(stdin[1], b"x")
         assert client.read_reply().text == "answered"
     script.wait_log(rf"server \(pid {worker}\) exited with status 0$")
-    assert last_words(script, worker) == ["safe exit after SIGTERM"]
+    assert why_it_left(script, worker) == ["safe exit after SIGTERM"]
     script.wait_log("server .*: initialized", count=2)
     assert script.stop() == 0
 
 
-def last_words(script: Script, worker: int) -> list[str]:
+def why_it_left(script: Script, worker: int) -> list[str]:
     return re.findall(rf"^FastCGI: server \(pid {worker}\): (safe exit.*)$", script.log(), re.MULTILINE)

@@ -22,17 +22,17 @@ Ended = Callable[[Child, Exit], None]
 
 class Reaper:
     """notify: for one line of the log. ended: called with each child of ours that is gone, after it was announced.
-    last_words: called before that, to hear what the child has reported."""
+    hear_reports: called before that, to hear what the child has reported."""
 
     def __init__(
-        self, registry: Registry, notify: Callable[[str], None], ended: Ended, last_words: Callable[[], object]
+        self, registry: Registry, notify: Callable[[str], None], ended: Ended, hear_reports: Callable[[], object]
     ) -> None:
         self.registry = registry
         self.child_ended = False  # SIGCHLD came since the last look at who is lost
         self.killed = 0  # workers that were sent KILL
         self._notify = notify
         self._ended = ended
-        self._last_words = last_words
+        self._hear_reports = hear_reports
 
     @property
     def next_at(self) -> float:
@@ -48,24 +48,24 @@ class Reaper:
         except ChildProcessError:
             # No child at all. What the registry still holds was reaped by somebody else.
             for lost in self.registry.everybody:
-                self.bury(lost.pid, Exit(None))
+                self.gone(lost.pid, Exit(None))
             return None
         if pid == 0:
-            self._bury_lost()
+            self._look_for_lost()
             return None
-        self.bury(pid, Exit(raw))
+        self.gone(pid, Exit(raw))
         return pid
 
-    def bury(self, pid: int, exit: Exit) -> None:
+    def gone(self, pid: int, exit: Exit) -> None:
         """A child is gone: say so, and tell whoever it belongs to."""
-        self._last_words()
+        self._hear_reports()
         child = self.registry.remove(pid)
         if child is None:
             return  # not ours: an orphan that came to process 1, or a helper of the application
         self._notify(f"{child.kind} (pid {pid}) exited with status {exit}")
         self._ended(child, exit)
 
-    def _bury_lost(self) -> None:
+    def _look_for_lost(self) -> None:
         """A child has ended and there is none to reap: if it was one of ours, somebody else reaped it (a thread of the
         application that waits for any child), and nobody will ever tell us which."""
         if not self.child_ended or not hasattr(os, "waitid"):
@@ -75,7 +75,7 @@ class Reaper:
             try:
                 os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
-                self.bury(child.pid, Exit(None))
+                self.gone(child.pid, Exit(None))
 
     # -- asking to leave ----------------------------------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ class Reaper:
         for child in self.registry.everybody:
             self.kill(child)
         for child in self.registry.everybody:
-            self.bury(child.pid, _collect(child.pid))
+            self.gone(child.pid, _collect(child.pid))
 
     def kill(self, child: Child) -> None:
         """KILL. It is reaped in its time."""
@@ -124,7 +124,7 @@ class Reaper:
         try:
             os.kill(child.pid, signals.number(name))
         except ProcessLookupError:
-            self.bury(child.pid, Exit(None))  # not even a zombie is left: somebody else reaped it
+            self.gone(child.pid, Exit(None))  # not even a zombie is left: somebody else reaped it
             return
         if name == "KILL":
             child.on(WorkerEvent.KILL)

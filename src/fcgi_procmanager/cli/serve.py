@@ -30,8 +30,8 @@ _EPILOG = """\
 ADDRESS is /path.sock, host:port, :port, [v6]:port or fd:N; without one, the socket that systemd (LISTEN_FDS) or a
 FastCGI spawner (descriptor 0) handed over.
 
-signals to the manager: TERM, INT stop gently; QUIT or a second one stops at once; HUP replaces the workers;
-TTIN, TTOU add and take away a worker.
+signals to the manager: TERM, INT stop gently; QUIT, or one of them more than a second later, stops at once;
+HUP replaces the workers; TTIN, TTOU add and take away a worker.
 """
 
 
@@ -48,6 +48,12 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     add("--web", metavar="HOST:PORT", help="serve browsers there, by a Caddy in front of the workers")
     add("--pidfile", metavar="FILE", help="PID file, for 'stop' and 'reload'")
     add("--die-timeout", type=seconds, metavar="SECONDS", help="time to finish when told to stop; 0 for no limit")
+    add(
+        "--reload-timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="time to finish at a reload; without it there is no limit",
+    )
     add("--start-delay", type=seconds, metavar="SECONDS", help="pause between two starts of workers")
     add("--chdir", metavar="DIRECTORY", help="where to look for MODULE and to run")
     add("--preload", action="store_true", help="load the application once, before the workers are forked")
@@ -95,6 +101,7 @@ def _settings(options: Options) -> dict[str, Any]:
         "n_processes": options.processes,
         "pidfile": None if options.pidfile is None else os.path.abspath(options.pidfile),
         "die_timeout": options.die_timeout,
+        "reload_timeout": options.reload_timeout,
         "start_delay": options.start_delay,
         "process_name": options.process_name,
         "manager_process_name": options.manager_process_name,

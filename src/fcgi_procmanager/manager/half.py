@@ -137,15 +137,14 @@ class ManagerHalf:
     def wait(self) -> int | None:
         """Reap the next child of any kind; its pid, or None when something else wants a look at the pool first."""
         while True:
-            if self.loop.turn():
-                return None
+            called = self.loop.turn()
             self.reaper.escalate()
             before = len(self.registry)
-            pid = self.reaper.reap()
+            pid = self.reaper.reap()  # whoever called: a part that always has something to say keeps no zombie
             if pid is not None or len(self.registry) < before:
                 return pid
             until = self._next_at
-            if (self.running and self.workers.hopeless) or monotonic() >= until:
+            if called or (self.running and self.workers.hopeless) or monotonic() >= until:
                 return None
             if self._sleep(until):
                 return None
@@ -157,14 +156,14 @@ class ManagerHalf:
         return min(next_at, self.workers.fill_at) if self.running else next_at
 
     def _sleep(self, until: float) -> bool:
-        """Wait for a part or a time. True when a child was buried meanwhile."""
+        """Wait for a part or a time. True when a child was reaped meanwhile."""
         if self._manager.no_signals:
             if len(self.registry) and until == FOREVER and self.workers.missing <= 0:
                 try:
                     pid, raw = os.wait()
                 except ChildProcessError:
                     return False  # `wait` finds out who is lost
-                self.reaper.bury(pid, Exit(raw))
+                self.reaper.gone(pid, Exit(raw))
                 return True
             until = min(until, monotonic() + _GLANCE)
         self.loop.sleep(until)

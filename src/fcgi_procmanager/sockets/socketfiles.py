@@ -220,7 +220,7 @@ def _listen(path: str, backlog: int, mode: int, ids: tuple[int, int]) -> tuple[s
 
 
 def _bind_tightly(sock: socket.socket, path: str) -> BoundFile:
-    # The file appears with the mode that the umask leaves, and a chmod comes too late for who opened the door in
+    # The file appears with the mode that the umask leaves, and a chmod comes too late for who has connected in
     # between. Therefore it starts closed. The umask is the whole process's: a thread that makes a file right now
     # gets it tighter than wanted, never looser.
     before = os.umask(0o177)
@@ -232,7 +232,7 @@ def _bind_tightly(sock: socket.socket, path: str) -> BoundFile:
 
 
 def _hand_over(path: str, mode: int, ids: tuple[int, int]) -> None:
-    """Owner first: the mode would otherwise open the door to the group that the file happened to get."""
+    """Owner first: the mode would otherwise let in the group that the file happened to get."""
     if ids != (-1, -1):
         try:
             os.chown(path, *ids, follow_symlinks=False)

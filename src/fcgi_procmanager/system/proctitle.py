@@ -1,6 +1,6 @@
 """The name of this process in ps and top.
 
-Manager and workers each set their own. It must never fail: a title is an aid, not a duty.
+Manager and workers each set their own. It must never fail: a title is an aid, nothing depends on it.
 """
 
 from __future__ import annotations
