@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from typing import Any
 
 _LINUX = sys.platform.startswith("linux")
 SA_RESTART = 0x10000000 if _LINUX else 0x2
@@ -43,3 +44,10 @@ def restarts(signum: int) -> bool:
 def say(*words: object) -> None:
     """Print a line in one write, so that the lines of several processes never mix."""
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def idle(manager: Any) -> None:
+    """A worker without a server: it waits to be told to leave, and leaves."""
+    while not manager.leaving:
+        manager.gate.wait()
+    manager.exit(manager.leave_reason)

@@ -19,15 +19,10 @@ Run = Callable[..., Script]
 
 HEAD = """
 import os, resource, signal, sys
-from harness.inside import say
+from harness.inside import idle, say
 from fcgi_procmanager import *
 
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-def idle(manager):
-    while not manager.leaving:
-        manager.gate.wait()
-    manager.exit(manager.leave_reason)
 """
 
 SITE = (

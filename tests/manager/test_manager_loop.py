@@ -16,16 +16,11 @@ Run = Callable[..., Script]
 
 HEAD = """
 import os, signal, sys
-from harness.inside import say
+from harness.inside import idle, say
 from fcgi_procmanager import *
 from fcgi_procmanager.basics.clock import FOREVER, monotonic
 from fcgi_procmanager.children.launch import Program
 from fcgi_procmanager.manager.loop import Part
-
-def idle(manager):
-    while not manager.leaving:
-        manager.gate.wait()
-    manager.exit(manager.leave_reason)
 
 class Manager(ProcManager):
     def manager_init(self):

@@ -16,7 +16,7 @@ Run = Callable[..., Script]
 
 SOURCE = """
 import os
-from harness.inside import say
+from harness.inside import idle, say
 from fcgi_procmanager import *
 
 manager = ProcManager(1, {parameters})
@@ -26,9 +26,7 @@ say("busy", os.getpid())
 os.read(0, 1)
 say("answered", os.getpid())
 manager.post_dispatch()
-while not manager.leaving:
-    manager.gate.wait()
-manager.exit(manager.leave_reason)
+idle(manager)
 """
 
 SPAN = (

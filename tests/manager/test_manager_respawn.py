@@ -16,13 +16,8 @@ Run = Callable[..., Script]
 
 HEAD = """
 import errno, os, signal, sys, time
-from harness.inside import say
+from harness.inside import idle, say
 from fcgi_procmanager import *
-
-def idle(manager):
-    while not manager.leaving:
-        manager.gate.wait()
-    manager.exit(manager.leave_reason)
 """
 
 IDLE = HEAD + "manager = ProcManager(2)\nmanager.manage()\nsay(os.getpid())\nidle(manager)\n"

@@ -16,13 +16,8 @@ Run = Callable[..., Script]
 
 HEAD = """
 import os, resource, signal, sys
-from harness.inside import say
+from harness.inside import idle, say
 from fcgi_procmanager import *
-
-def idle(manager):
-    while not manager.leaving:
-        manager.gate.wait()
-    manager.exit(manager.leave_reason)
 """
 
 NOBODY_IS_FORKED = """

@@ -18,13 +18,8 @@ Run = Callable[..., Script]
 
 HEAD = """
 import os, signal, sys, threading, time
-from harness.inside import say
+from harness.inside import idle, say
 from fcgi_procmanager import *
-
-def idle(manager):
-    while not manager.leaving:
-        manager.gate.wait()
-    manager.exit(manager.leave_reason)
 
 def busy(manager):
     '''One request, which lasts until a byte comes on standard input.'''

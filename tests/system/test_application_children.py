@@ -17,7 +17,7 @@ Run = Callable[..., Script]
 
 HEAD = """
 import multiprocessing, os, signal, sys, time
-from harness.inside import say
+from harness.inside import idle, say
 from fcgi_procmanager import *
 
 FORK = multiprocessing.get_context("fork")
@@ -27,11 +27,6 @@ def stay():
     while os.read(0, 1):
         pass
     os._exit(0)
-
-def idle(manager):
-    while not manager.leaving:
-        manager.gate.wait()
-    manager.exit(manager.leave_reason)
 """
 
 OF_THE_MANAGER = (
