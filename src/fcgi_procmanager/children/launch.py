@@ -53,8 +53,7 @@ def fork(record: Record, become: Callable[[set[int]], object]) -> int:
     log.flush_standard_streams()
     mask = signals.block()
     try:
-        with atfork.by_us():
-            pid = os.fork()
+        pid = atfork.by_us(os.fork)
     except BaseException:  # an audit hook may forbid it in its own way
         signals.unblock(mask)
         raise

@@ -23,6 +23,9 @@ Listening = Union[Listener, socket.socket]
 # Errors of a connection that was lost before it was accepted, which accept(2) hands on: nothing of ours is wrong.
 _PASSING = (errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.EPERM)
 
+# The number. `sock.family` looks for a member of an enumeration, at the cost of memory in each worker.
+_family = socket.SocketType.family.__get__
+
 
 class Listeners:
     """called: descriptors of those that the gate said have a connection, until somebody has looked.
@@ -35,7 +38,7 @@ class Listeners:
         refuse: Callable[[OSError], None],
     ) -> None:
         self._given = _given(given, manager)
-        self._in_turn = tuple((_prepared(one), int(_socket(one).family)) for one in self._given)
+        self._in_turn = tuple(_prepared(_socket(one)) for one in self._given)
         self._allowed = _allowed_addresses()
         self._refuse = refuse
         self.called: list[int] = []
@@ -112,13 +115,13 @@ def _socket(one: Listening) -> socket.socket:
     return one.socket if isinstance(one, Listener) else one
 
 
-def _prepared(one: Listening) -> socket.socket:
-    sock = _socket(one)
+def _prepared(sock: socket.socket) -> tuple[socket.socket, int]:
+    family = _family(sock)
     sock.setblocking(False)
-    if sock.family != socket.AF_UNIX:
+    if family != socket.AF_UNIX:
         # Inherited by what is accepted. A reply in two pieces would wait for the peer's delayed acknowledgement.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return sock
+    return sock, family
 
 
 def _allowed_addresses() -> frozenset[str] | None:

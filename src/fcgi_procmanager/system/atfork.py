@@ -1,19 +1,20 @@
 """What objects do in a child that the application forks, where they are copies that share the parent's descriptors.
 
-Runs in every process right after a fork. A worker that the manager forks is no such child: it keeps what it inherits, and the
-code that forked it (children/launch.py) decides about each thing. Must cost nothing while no such object exists.
+Runs in every process around a fork. A worker that the manager forks is no such child: it keeps what it inherits, and the
+code that forked it (children/launch.py) decides about each thing. Must cost nothing while no such object exists, and next to
+nothing in a worker: each piece of code that runs there makes pages its own.
 """
 
 from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Callable, Generic, TypeVar
 
 T = TypeVar("T")
 
+_kinds: list[AtFork] = []  # type: ignore[type-arg]
+_around: list[tuple[Callable[[], None], Callable[[], None]]] = []
 _forks_by_us = 0  # forks of this package that are in progress
 
 
@@ -23,31 +24,55 @@ class AtFork(Generic[T]):
     def __init__(self, act: Callable[[T], None]) -> None:
         self._act = act
         self._all: list[weakref.ref[T]] = []
-        os.register_at_fork(after_in_child=self._forked)
+        _kinds.append(self)
 
     def add(self, one: T) -> None:
         self._all.append(weakref.ref(one, self._all.remove))
 
     @property
     def any(self) -> bool:
-        """Whether a fork now would concern one."""
-        return bool(self._all) and not _forks_by_us
+        return bool(self._all)
 
-    def _forked(self) -> None:
-        if not self.any:
-            return
+    def act(self) -> None:
         for ref in tuple(self._all):
             one = ref()
             if one is not None:
                 self._act(one)
 
 
-@contextmanager
-def by_us() -> Iterator[None]:
-    """A fork inside this block is the package's own."""
+def around(before: Callable[[], None], after: Callable[[], None]) -> None:
+    """Call `before` ahead of every fork of the application, and `after` behind it, in both processes; in the child when all
+    objects have acted."""
+    _around.append((before, after))
+
+
+def by_us(fork: Callable[[], int]) -> int:
+    """A fork of the package itself."""
     global _forks_by_us
     _forks_by_us += 1
     try:
-        yield
+        return fork()
     finally:
         _forks_by_us -= 1
+
+
+def _before() -> None:
+    if not _forks_by_us:
+        for before, _ in _around:
+            before()
+
+
+def _in_parent() -> None:
+    if not _forks_by_us:
+        for _, after in _around:
+            after()
+
+
+def _in_child() -> None:
+    if not _forks_by_us:
+        for kind in _kinds:
+            kind.act()
+        _in_parent()
+
+
+os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

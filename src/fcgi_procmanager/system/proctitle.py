@@ -5,14 +5,25 @@ Manager and workers each set their own. It must never fail: a title is an aid, n
 
 from __future__ import annotations
 
-import contextlib
+from functools import cache
+from typing import Callable
 
 __all__ = ["set_title"]
 
 
 def set_title(text: str) -> None:
     """Show `text` as the title of this process, where the system and the installation allow it."""
-    with contextlib.suppress(Exception):
-        from setproctitle import setproctitle
+    try:
+        _setter()(text)
+    except Exception:
+        pass
 
-        setproctitle(text)
+
+@cache
+def _setter() -> Callable[[str], object]:
+    """Looked for when a pool is started: it loads `logging`, which others do not pay for. The workers find it at hand."""
+    try:
+        from setproctitle import setproctitle
+    except Exception:  # not installed, or not for this system
+        return lambda text: None
+    return setproctitle
