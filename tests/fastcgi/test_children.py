@@ -194,6 +194,8 @@ def test_a_child_that_comes_back_from_its_request_ends(
             assert kept.request(keep=True).text == pid
     assert script.stop() == 0
     assert script.output() == ""
+    assert "Traceback" not in script.log()
+    assert "ended early" not in script.log()
 
 
 def test_in_a_child_the_request_does_nothing(run_script: Run, sock_path: str) -> None:

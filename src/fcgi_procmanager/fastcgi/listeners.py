@@ -29,24 +29,31 @@ _family = socket.SocketType.family.__get__
 
 class Listeners:
     """called: descriptors of those that the gate said have a connection, until somebody has looked.
-    refuse: told of an error of accept(2) that is ours; it raises, or has made room."""
+    limits: of the connections that are taken. gate: asked for only when it is needed, after the fork. refuse: told of an error of
+    accept(2) that is ours; it raises, or has made room."""
 
     def __init__(
         self,
         given: Listening | Iterable[Listening] | None,
         manager: ProcManager,
+        limits: Limits,
+        gate: Callable[[], Gate],
         refuse: Callable[[OSError], None],
     ) -> None:
         self._given = _given(given, manager)
         self._in_turn = tuple(_prepared(_socket(one)) for one in self._given)
         self._allowed = _allowed_addresses()
+        self._limits = limits
+        self._gate = gate
         self._refuse = refuse
         self.called: list[int] = []
 
-    def take(self, gate: Callable[[], Gate], limits: Limits) -> Connection | None:
+    def take(self) -> Connection | None:
         """A new connection, if there is one now. Whichever listener called: another worker that was called for this one
         may have been faster, and then takes from the others as well."""
-        called, self.called = self.called, []
+        called = self.called
+        if called:
+            self.called = []
         for entry in self._in_turn:
             listener, family = entry
             try:
@@ -59,16 +66,17 @@ class Listeners:
                     self._refuse(error)
                 continue
             if len(self._in_turn) > 1:
-                self._next_turn(entry, called, gate)
+                self._next_turn(entry, called)
             sock = socket.SocketType(family, socket.SOCK_STREAM, 0, descriptor)
             if self._allowed is not None and not (isinstance(address, tuple) and address[0] in self._allowed):
                 sock.close()
                 continue
-            return Connection(sock, limits)
+            return Connection(sock, self._limits)
         return None
 
-    def enter(self, gate: Gate) -> None:
+    def enter(self) -> None:
         """Be watched."""
+        gate = self._gate()
         for listener, _ in self._in_turn:
             if (number := listener.fileno()) not in gate.listeners:
                 gate.add_listener(number)
@@ -78,22 +86,22 @@ class Listeners:
         if any(listener.fileno() == number for listener, _ in self._in_turn):
             self.called.append(number)
 
-    def pass_on(self, gate: Gate) -> None:
+    def pass_on(self) -> None:
         """This worker turns to something else: another one is called instead."""
         called, self.called = self.called, []
-        gate.pass_on(*called)
+        self._gate().pass_on(*called)
 
     def close_copies(self) -> None:
         """In a child that the application has forked: nobody could connect anew, or bind the address, while it lives."""
         close_copies(map(_socket, self._given))
 
-    def _next_turn(self, taken: tuple[socket.socket, int], called: list[int], gate: Callable[[], Gate]) -> None:
+    def _next_turn(self, taken: tuple[socket.socket, int], called: list[int]) -> None:
         """The others are first the next time, and are taken from at once by another worker, if this one was woken for
         them too."""
         self._in_turn = (*(entry for entry in self._in_turn if entry is not taken), taken)
         owed = [number for number in called if number != taken[0].fileno()]
         if owed:
-            gate().pass_on(*owed)
+            self._gate().pass_on(*owed)
 
 
 def _given(listener: Listening | Iterable[Listening] | None, manager: ProcManager) -> list[Listening]:

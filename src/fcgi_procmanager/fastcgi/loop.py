@@ -62,14 +62,14 @@ class FastCGI:
         gate: Gate | None = None,
     ) -> None:
         self.manager = manager if manager is not None else ProcManager()
-        self._listeners = Listeners(listener, self.manager, self._refuse)
         self.roles = tuple(roles)
         self.head_timeout = checks.timeout("head_timeout", head_timeout)
         self.idle_timeout = checks.timeout("idle_timeout", idle_timeout)
         self.receive_timeout = checks.timeout("receive_timeout", receive_timeout)
         self.send_timeout = checks.timeout("send_timeout", send_timeout)
         self.drain_timeout = checks.timeout("drain_timeout", drain_timeout)
-        self._limits = Limits(self.roles, _capability(self.manager), self.receive_timeout, self.send_timeout)
+        limits = Limits(self.roles, _capability(self.manager), self.receive_timeout, self.send_timeout)
+        self._listeners = Listeners(listener, self.manager, limits, self._gate, self._refuse)
         self._lane_gate = gate
         self._held = Held(self.manager.notify, self._gate)
         # Monotonic seconds. Until then new connections come in a row, and those held are not asked.
@@ -97,12 +97,12 @@ class FastCGI:
                 if request is not None:
                     return request
             if self._leaving:
-                if not self._drain():
+                if self._disowned or not self._drain():
                     return None
                 if waiting.ready:  # what it said has been read already: no event will come for it
                     continue
             elif not waiting.watched or listeners.called or monotonic() < self._next_look:
-                connection = listeners.take(self._gate, self._limits)
+                connection = listeners.take()
                 if connection is not None:
                     request = self._look(connection)
                     if request is not None:
@@ -125,7 +125,9 @@ class FastCGI:
     @property
     def _leaving(self) -> bool:
         lane = self._lane_gate
-        return self.manager.leaving or self._disowned or (lane is not None and lane.orphaned)
+        if lane is not None and lane.orphaned:
+            return True
+        return self.manager.leaving or self._disowned
 
     def _gate(self) -> Gate:
         return self._lane_gate or self.manager.gate
@@ -190,14 +192,14 @@ class FastCGI:
     def _wait(self) -> None:
         gate, waiting, listeners = self._gate(), self._held, self._listeners
         if not self._draining:
-            listeners.enter(gate)
+            listeners.enter()
         for number in gate.wait(waiting.next_deadline if waiting.watched else FOREVER):
             if number in waiting.watched:
                 waiting.called(number)
             else:
                 listeners.note_call(number)
         if listeners.called and (waiting.ready or self._leaving):
-            listeners.pass_on(gate)
+            listeners.pass_on()
         if waiting.watched:
             waiting.expire()
             self._next_look = monotonic() + _LOOK if listeners.called else 0.0
@@ -258,7 +260,7 @@ class FastCGI:
             gate = self._gate()
             gate.remove_listeners()
             if self._listeners.called:
-                self._listeners.pass_on(gate)
+                self._listeners.pass_on()
             self._drain_by = monotonic() + self.drain_timeout
             self._held.hurry(self._drain_by)
         self._held.dismiss_idle()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import IO, TYPE_CHECKING, Callable
+from typing import IO, TYPE_CHECKING, Callable, NoReturn
 
 from . import protocol
 from .connection import Connection
@@ -35,6 +35,7 @@ class Request:
     """
 
     __slots__ = (
+        "_body",
         "_connection",
         "_data",
         "_done",
@@ -50,7 +51,7 @@ class Request:
 
     def __init__(self, connection: Connection, done: Done) -> None:
         assert connection.opened is not None
-        self.params, self.request_id, self.role, self.keep, _, _ = connection.opened
+        self.params, self.request_id, self.role, self.keep, self._body = connection.opened[:5]
         self._connection = connection
         self._done: Done | None = done
         self._parts: list[bytes] | None = None  # of `reply`
@@ -70,15 +71,18 @@ class Request:
     def stdin(self) -> IO[bytes]:
         """The body. Reading it raises PeerGone (an OSError) when it ends early. Raises ValueError after `finish`."""
         if self._input is None:
-            self._refuse_when_finished()
-            self._input = self._stream(protocol.STDIN)
+            if self._done is None:
+                self._refuse()
+            body = self._body  # a small one comes with the parameters
+            self._input = io.BytesIO(body) if body is not None else self._stream(protocol.STDIN)
         return self._input
 
     @property
     def data(self) -> IO[bytes]:
         """The file of a Filter request. It comes behind the body: what is left unread of that is dropped."""
         if self._data is None:
-            self._refuse_when_finished()
+            if self._done is None:
+                self._refuse()
             if self.role != protocol.FILTER:
                 self._data = io.BytesIO()
             else:
@@ -92,16 +96,16 @@ class Request:
         return self._connection.aborted
 
     def _stream(self, kind: int) -> IO[bytes]:
-        content = self._connection.whole_body(kind)  # a small body comes with the parameters
+        content = self._connection.whole_body(kind)
         return io.BufferedReader(_Body(self, kind), _INPUT_BUFFER) if content is None else io.BytesIO(content)
 
     def _read(self, kind: int, target: memoryview) -> int:
-        self._refuse_when_finished()
+        if self._done is None:
+            self._refuse()
         return self._connection.read_body(kind, target)
 
-    def _refuse_when_finished(self) -> None:
-        if self._done is None:
-            raise ValueError("the request is finished: its input is gone")
+    def _refuse(self) -> NoReturn:
+        raise ValueError("the request is finished: its input is gone")
 
     # -- output -------------------------------------------------------------------------------------------------------
 
@@ -138,6 +142,11 @@ class Request:
             self._stdout.drop()
 
     @property
+    def disowned(self) -> bool:
+        """This is a child that the application has forked: the request is its parent's."""
+        return self._done is _nothing
+
+    @property
     def finished(self) -> bool:
         return self._done is None
 
@@ -150,12 +159,15 @@ class Request:
             end = protocol.end_request(self.request_id, app_status, protocol_status)
         else:
             end = _plain_end(self.request_id)
-        parts = self._parts
-        if parts is not None and self._stdout is None and self._stderr is None:
-            size = sum(map(len, parts))
-            if 0 < size <= protocol.MAX_CONTENT:  # most replies
-                self._connection.send(b"".join((protocol.header(protocol.STDOUT, self.request_id, size), *parts, end)))
+        parts, stdout = self._parts, self._stdout
+        if self._stderr is None and (stdout is None or parts is None):
+            gathered = stdout.gathered if stdout is not None else parts
+            if gathered and 0 < (size := sum(map(len, gathered))) <= protocol.MAX_CONTENT:  # most replies
+                head = protocol.header(protocol.STDOUT, self.request_id, size)
+                self._connection.send(b"".join((head, *gathered, end)))
                 self._done = None
+                if stdout is not None:
+                    stdout.closed = True
                 done(self._connection, self.keep)
                 return
         pieces = [] if parts is None else _records(protocol.STDOUT, self.request_id, parts)
@@ -196,15 +208,15 @@ class Request:
 
 
 class Output:
-    """A stream to the web server."""
+    """A stream to the web server. gathered: what has been written and not sent."""
 
-    __slots__ = ("_connection", "_kind", "_parts", "_request_id", "_size", "closed", "sent")
+    __slots__ = ("_connection", "_kind", "_request_id", "_size", "closed", "gathered", "sent")
 
     def __init__(self, connection: Connection, kind: int, request_id: int) -> None:
         self._connection = connection
         self._kind = kind
         self._request_id = request_id
-        self._parts: list[bytes] = []
+        self.gathered: list[bytes] = []
         self._size = 0
         self.sent = False  # something has left for the web server
         self.closed = False
@@ -216,7 +228,7 @@ class Output:
         if type(data) is not bytes:
             data = data.encode() if isinstance(data, str) else bytes(data)
         if data:
-            self._parts.append(data)
+            self.gathered.append(data)
             self._size += len(data)
             if self._size >= _OUTPUT_LIMIT:
                 self.flush()
@@ -227,7 +239,7 @@ class Output:
             self.write(line)
 
     def flush(self) -> None:
-        if self._parts:
+        if self.gathered:
             self.sent = True
             self._connection.send_pieces(self.take())
 
@@ -239,12 +251,12 @@ class Output:
 
     def take(self) -> list[bytes | memoryview]:
         """What is gathered, as records: pieces to be sent in order."""
-        parts, self._parts, self._size = self._parts, [], 0
+        parts, self.gathered, self._size = self.gathered, [], 0
         return _records(self._kind, self._request_id, parts)
 
     def drop(self) -> None:
         """Forget what is gathered and not sent."""
-        self._parts.clear()
+        self.gathered.clear()
         self._size = 0
 
     def writable(self) -> bool:

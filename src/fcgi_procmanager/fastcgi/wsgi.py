@@ -180,7 +180,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         """The application left by an exception: an error page if nothing is sent yet, else a reply that ends short."""
         if traced:
             write_traceback()
-        elif request.aborted:
+        elif request.aborted and not request.disowned:
             self.manager.notify(f"a request ended early: {request.connection.dead or 'withdrawn by the web server'}")
         if request.begun:
             request.abandon("the application failed in the middle of its reply")

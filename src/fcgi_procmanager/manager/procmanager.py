@@ -284,7 +284,8 @@ class ProcManager:
     @property
     def leaving(self) -> bool:
         """Worker: it has been told to leave, or its manager is gone: accept no more."""
-        return self._worker.is_leaving
+        leaving = self._worker.leaving
+        return self._worker.is_leaving if leaving.told else leaving.orphaned  # asked at each request
 
     @property
     def leave_reason(self) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import weakref
+from collections.abc import Iterator
+from functools import partial
 from typing import Callable, Generic, TypeVar
 
 T = TypeVar("T")
@@ -33,11 +35,12 @@ class AtFork(Generic[T]):
     def any(self) -> bool:
         return bool(self._all)
 
-    def act(self) -> None:
+    def acts(self) -> Iterator[Callable[[], None]]:
+        """What is to be done, for each of them."""
         for ref in tuple(self._all):
             one = ref()
             if one is not None:
-                self._act(one)
+                yield partial(self._act, one)
 
 
 def around(before: Callable[[], None], after: Callable[[], None]) -> None:
@@ -69,10 +72,18 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
-    if not _forks_by_us:
-        for kind in _kinds:
-            kind.act()
-        _in_parent()
+    if _forks_by_us:
+        return
+    failure = None
+    for kind in _kinds:
+        for act in kind.acts():
+            try:
+                act()
+            except Exception as error:  # the others act all the same: Python says what it was, and goes on
+                failure = failure or error
+    _in_parent()
+    if failure is not None:
+        raise failure
 
 
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -21,6 +21,7 @@ from ..system.poll import any_readable
 
 if TYPE_CHECKING:
     from ..system.signals import Signals
+    from .leaving import Leaving
 
 _EXCLUSIVE: int = getattr(select, "EPOLLEXCLUSIVE", 0)
 
@@ -28,10 +29,17 @@ _EXCLUSIVE: int = getattr(select, "EPOLLEXCLUSIVE", 0)
 class Gate:
     """Waits for any of the things a worker may be called to."""
 
-    def __init__(self, signals: Signals | None, lifeline: int = -1, baton: Baton | None = None) -> None:
+    def __init__(
+        self,
+        signals: Signals | None,
+        lifeline: int = -1,
+        baton: Baton | None = None,
+        leaving: Leaving | None = None,
+    ) -> None:
         """`signals`: None in a thread, which gets none. `lifeline`: read end of a pipe whose write end only the manager
-        has; -1 for none."""
+        has; -1 for none. `leaving`: told when the manager is gone, too."""
         self.orphaned = False  # the manager is gone
+        self._leaving = leaving
         self._signals = signals
         self._baton = baton
         self.listeners: set[int] = set()
@@ -39,8 +47,8 @@ class Gate:
         self._in_seconds = hasattr(select, "epoll")
         self.wake = signals.fileno() if signals else -1  # readable when a signal has come
         self._hears_baton = False
-        _at_fork.add(self)
         self._poller = select.epoll() if self._in_seconds else select.poll()
+        _at_fork.add(self)  # whole enough to be closed: another thread may fork at any moment
         for fd in (self.wake, lifeline):
             if fd >= 0:
                 self.add(fd)
@@ -93,6 +101,8 @@ class Gate:
             ready.remove(self._lifeline)
             self._poller.unregister(self._lifeline)
             self.orphaned = True
+            if self._leaving is not None:
+                self._leaving.orphaned = True
         if self._baton is not None and self._baton.read_end in ready:
             ready.remove(self._baton.read_end)
             self._baton.take()

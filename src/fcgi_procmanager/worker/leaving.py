@@ -19,7 +19,7 @@ from ..system.signals import LEAVE_SIGNALS
 
 
 class Leaving:
-    """told: TERM or HUP came, or a limit was reached. orphaned: after a request, the manager was gone."""
+    """told: TERM or HUP came, or a limit was reached. orphaned: the manager is gone."""
 
     __slots__ = ("_reason", "_received", "_unsaid", "orphaned", "told")
 

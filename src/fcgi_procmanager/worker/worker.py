@@ -41,7 +41,10 @@ class Worker:
         """Its wait set, made when first asked for, after the fork."""
         if self._gate is None:
             channel = self.channel
-            self._gate = Gate(self._signals, channel.lifeline, channel.baton) if channel else Gate(self._signals)
+            if channel is None:
+                self._gate = Gate(self._signals)
+            else:
+                self._gate = Gate(self._signals, channel.lifeline, channel.baton, self.leaving)
         return self._gate
 
     @property
@@ -49,7 +52,7 @@ class Worker:
         leaving = self.leaving
         if leaving.told and not self.managed:
             self._signals.take()  # whoever looks, acts on it: it is not delivered again
-        return leaving.told or leaving.orphaned or (self._gate is not None and self._gate.orphaned)
+        return leaving.told or leaving.orphaned
 
     def accept(self, sock: socket.socket) -> tuple[socket.socket, Any] | None:
         called = False
