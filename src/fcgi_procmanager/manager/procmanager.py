@@ -15,6 +15,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from sys import modules
 from typing import Any, Callable, NoReturn, Union
 
 from ..basics import checks, exits, log
@@ -193,7 +194,8 @@ class ProcManager:
                 self.exit(leaving.reason)
             leaving.put_off()
         if not self.no_signals and not worker.in_flight:
-            self._signals.rearm()
+            if "asyncio" in modules:  # asked here: two hooks are called for each request
+                self._signals.rearm()
             self._signals.restart(False)
 
     def manager_sig_handler(self, name: str) -> None:
