@@ -78,6 +78,8 @@ def refusal(script: Script) -> str:
         ("serve good --die-timeout soon", "--die-timeout: 'soon' is not a number of seconds: give one"),
         ("serve good --die-timeout=-1", "--die-timeout: '-1' is not a number of seconds"),
         ("serve good --reload-timeout=-1", "--reload-timeout: '-1' is not a number of seconds"),
+        ("serve good --body-limit 5X", "--body-limit: '5X' is not a size: give a number of bytes, or such as 200M"),
+        ("serve good --body-limit M", "--body-limit: 'M' is not a size"),
         ("serve good --start-delay nan", "--start-delay: 'nan' is not a number of seconds"),
         ("serve good --listen s --socket-mode 680", "--socket-mode: '680' is not a file mode: give three octal digits"),
         ("serve good --listen s --socket-mode 4777", "--socket-mode: '4777' is not a file mode"),

@@ -226,6 +226,15 @@ class Manager(ProcManager):
 """
 
 
+def test_a_body_without_a_length_has_a_limit(serve: Command, app: Path, sock_path: str) -> None:
+    script = serve("version", "--body-limit", "2K")
+    for size, status in ((2048, 200), (2049, 413)):
+        with fcgi.Client(sock_path) as client:
+            client.send(fcgi.request_bytes({"REQUEST_METHOD": "POST", "CONTENT_LENGTH": None}, b"b" * size))
+            assert client.read_reply().status == status
+    assert script.stop() == 0
+
+
 def test_the_hooks_of_a_manager_class_are_called(serve: Command, app: Path, sock_path: str) -> None:
     (app / "hooks.py").write_text(HOOKS)
     script = serve("version", "--manager", "hooks:Manager", workers=1)

@@ -53,7 +53,7 @@ def ask(address: str, path: str = "/", body: bytes = b"", query: int = 0) -> byt
 
 def expected(path: str = "/", body: bytes = b"", query: int = 0) -> bytes:
     text = f"{path} {len(body)} {hashlib.sha1(body).hexdigest()}".encode() + b"x" * query
-    return b"Status: 200 OK\r\nContent-Type: text/plain\r\n\r\n" + text
+    return b"Content-Type: text/plain\r\nStatus: 200 OK\r\n\r\n" + text
 
 
 @pytest.mark.parametrize("size", [0, 1, 8191, 65535, 65536, 1_000_000])

@@ -618,7 +618,7 @@ def test_write_callable(site: Site) -> None:
 
 def test_headers_as_they_are(site: Site) -> None:
     reply = good(site.get("/headers"))
-    assert reply.stdout.startswith(b"Status: 201 Created\r\nX-One: 1\r\nX-Two: \xe9\r\nX-One: 2\r\n")
+    assert reply.stdout.startswith(b"X-One: 1\r\nX-Two: \xe9\r\nX-One: 2\r\n")
     assert good(site.get("/as_bytes")).headers["x-bytes"] == "yes"
 
 

@@ -19,6 +19,7 @@ KEEP_CONN = 1
 REQUEST_COMPLETE, CANT_MPX_CONN, OVERLOADED, UNKNOWN_ROLE = range(4)
 MAX_CONTENT = 0xFFFF
 
+NO_RECORD = bytes(8)
 HEADER = struct.Struct("!BBHHBx")
 
 Text = Union[str, bytes]
@@ -295,6 +296,10 @@ class Client:
 
     def _read_record(self, deadline: float) -> Record | None:
         if not self._fill(HEADER.size, deadline):
+            return None
+        if self._buffer == NO_RECORD:  # the server breaks a reply off, and closes
+            self._buffer = b""
+            assert not self._receive(deadline)
             return None
         version, type, id, length, padding = HEADER.unpack_from(self._buffer)
         if version != 1:

@@ -13,7 +13,7 @@ from typing import NoReturn
 from ..basics import exits
 from .messages import PROGRAM, one_line
 
-__all__ = ["Options", "Parser", "octal", "parse", "seconds", "whole"]
+__all__ = ["Options", "Parser", "octal", "parse", "seconds", "size", "whole"]
 
 Options = argparse.Namespace
 
@@ -59,6 +59,15 @@ def seconds(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds: give one from 0 up, such as 30 or 0.5")
     return value
+
+
+def size(text: str) -> int:
+    """Bytes, with K, M or G for powers of 1024."""
+    number, unit = text[:-1], "KMG".find(text[-1:].upper()) + 1
+    digits = number if unit and text else text
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 12):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: give a number of bytes, or such as 200M")
+    return int(digits) << (10 * unit)
 
 
 def octal(text: str) -> int:

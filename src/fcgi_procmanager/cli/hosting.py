@@ -119,9 +119,11 @@ def host(
     *,
     base: type[ProcManager] = ProcManager,
     on_ready: Callable[[ProcManager, str | None], None] | None = None,
+    limits: dict[str, int] | None = None,
 ) -> int:
-    """Serve `application` until told to stop. `settings` are for the constructor of `base`; `on_ready` is called in the
-    manager with the URL, None without a web server, once the first worker is ready. Raises ProcManagerError."""
+    """Serve `application` until told to stop. `settings` are for the constructor of `base`, `limits` for the server; `on_ready`
+    is called in the manager with the URL, None without a web server, once the first worker is ready. Raises
+    ProcManagerError."""
     manager = _make(base, settings)
     web = _open_web(manager, place)
     url = web.url if web is not None else None
@@ -130,7 +132,7 @@ def host(
     if manager.n_processes == 0:
         application.load()
     try:
-        _serve(application, manager)
+        _serve(application, manager, limits or {})
     except SystemExit as stop:
         if stop.code == exits.USAGE and manager.role is Role.MANAGER and hosting.refusal is not None:
             raise BootError(hosting.refusal) from None
@@ -141,10 +143,10 @@ def host(
     return exits.OK
 
 
-def _serve(application: Application, manager: ProcManager) -> None:
+def _serve(application: Application, manager: ProcManager, limits: dict[str, int]) -> None:
     from .. import WSGIServer
 
-    WSGIServer(application, manager=manager).run()
+    WSGIServer(application, manager=manager, **limits).run()  # type: ignore[arg-type]
 
 
 def _make(base: type[ProcManager], settings: dict[str, Any]) -> ProcManager:

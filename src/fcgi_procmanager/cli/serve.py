@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..manager.procmanager import ProcManager
 from ..sockets.addresses import parse_address
-from .arguments import Options, octal, seconds, whole
+from .arguments import Options, octal, seconds, size, whole
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, load_class, search_here
 
@@ -55,6 +55,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         help="time to finish at a reload; without it there is no limit",
     )
     add("--start-delay", type=seconds, metavar="SECONDS", help="pause between two starts of workers")
+    add("--body-limit", type=size, metavar="SIZE", help="of a body without a length, such as 200M (default: 64M)")
     add("--chdir", metavar="DIRECTORY", help="where to look for MODULE and to run")
     add("--preload", action="store_true", help="load the application once, before the workers are forked")
     add("--manager", metavar="MODULE:CLASS", help="a subclass of ProcManager, for its hooks")
@@ -72,7 +73,8 @@ def run(options: Options) -> int:
     application = Application(lambda: load(options.application))
     if options.preload:
         application.load()
-    return host(application, place, settings, base=base, on_ready=_greet)
+    limits = {} if options.body_limit is None else {"body_limit": options.body_limit}
+    return host(application, place, settings, base=base, on_ready=_greet, limits=limits)
 
 
 def _greet(manager: ProcManager, url: str | None) -> None:

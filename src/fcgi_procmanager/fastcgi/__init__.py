@@ -4,7 +4,7 @@
                  |
                loop -> listeners, held                  whose turn it is
                  |
-               request -> connection -> protocol -> pairs
+               request -> output -> connection -> protocol -> pairs
 
 Runs in workers, but for the constructors of the servers.
 """

@@ -24,44 +24,43 @@ _THREADS = 32  # for a server that has no limit of its own, which is flup's defa
 _BYPASSED = ("run", "request_class", "_isClientAllowed", "_mainloopPeriodic")  # what a subclass would override in vain
 
 
-def adopt(server: BaseFCGIServer, manager: ProcManager, **limits: float) -> Adopted:
+def adopt(server: BaseFCGIServer, manager: ProcManager, **settings: Any) -> Adopted:
     """Put `server` under `manager`; `.run()` of the result binds, forks and serves, and ends by SystemExit.
 
     server: a flup.server.fcgi_single.WSGIServer or flup.server.fcgi.WSGIServer (threaded), or of a subclass that overrides
     `handler` and `error` at most; not running. With a bindAddress of None it serves what the manager listens on, else what was
     handed over, on descriptor 0. A threaded one serves `maxThreads` requests at a time in each worker, 32 without that.
-    limits: timeouts, see `FastCGI`.
+    settings: `body_without_length`, `body_limit` and timeouts, see `WSGIServer`.
 
-    Raises ConfigError for anything else, and for multiplexed=True.
+    Raises ConfigError for anything else.
     """
     base = _base(server)
-    if getattr(server._connectionClass, "_multiplexed", False):
-        raise ConfigError(
-            "adopt() does not support multiplexed=True: its requests have no end that a stop could wait for"
-        )
     for name in _BYPASSED:
         if _own(server, name) is not getattr(base, name):
             raise ConfigError(f"adopt() would not use the server's own {name}: derive from fcgi_procmanager.WSGIServer")
-    return Adopted(server, manager, _threads(server), overrides_error=_own(server, "error") is not base.error, **limits)
+    return Adopted(
+        server, manager, _threads(server), overrides_error=_own(server, "error") is not base.error, **settings
+    )
 
 
 class Adopted(WSGIServer):
     """A flup server under a manager. `run()` is all there is to call."""
 
     def __init__(
-        self, server: BaseFCGIServer, manager: ProcManager, threads: int, overrides_error: bool, **limits: float
+        self, server: BaseFCGIServer, manager: ProcManager, threads: int, overrides_error: bool, **settings: Any
     ) -> None:
         super().__init__(
             server.application,
             server.environ,
             server._bindAddress,
             server._umask,
+            getattr(server._connectionClass, "_multiplexed", False),
             debug=server.debug,
             roles=server.roles,
             forceCGI=server.forceCGI,
             manager=manager,
             threads=threads,
-            **limits,  # type: ignore[arg-type]
+            **settings,
         )
         self.server = server
         self._overrides_error = overrides_error
@@ -75,6 +74,9 @@ class Adopted(WSGIServer):
         super().serve()
 
     def handler(self, req: Request) -> tuple[int, int]:
+        req.expect_cgi()
+        req.params.pop("HTTP_TRANSFER_ENCODING", None)  # see environ.py
+        req.params["wsgi.input_terminated"] = True  # type: ignore[assignment]
         statuses: tuple[int, int] = self.server.handler(_FlupRequest(req, self.server))
         return statuses
 

@@ -79,6 +79,11 @@ class Connection:
         return bool(self.dead) or (self.parser is not None and self.parser.aborted)
 
     @property
+    def input_ended(self) -> bool:
+        """All of the request in hand has come, and maybe something of the next one."""
+        return self.parser is None or self.parser.over or self.parser.awaits_nothing
+
+    @property
     def input_complete(self) -> bool:
         """Nothing more of the request in hand is on its way."""
         return self.parser is None or self.parser.input_complete
@@ -143,6 +148,31 @@ class Connection:
                 return self._receive_body_into(parser, target, due)
             self._receive_body(parser)
         return _move(chunks, target)
+
+    def gather_input(self, seconds: float, limit: int) -> None:
+        """Receive what is still coming of the request in hand, for whoever reads it later: until its end, for so long, or so many
+        bytes."""
+        parser, deadline = self.parser, monotonic() + seconds
+        while parser is not None and not self.input_ended and not self.aborted and limit > 0:
+            received = self._receive()
+            if received:
+                limit -= len(received)
+                try:
+                    self._feed(parser, received)
+                except ProtocolError:
+                    return
+            elif self.dead or not _wait(self.sock, select.POLLIN, deadline):
+                return
+
+    def discard_input(self, seconds: float, limit: int) -> None:
+        """Likewise, when nobody reads it any more."""
+        deadline = monotonic() + seconds
+        while not self.input_ended and not self.aborted and limit > 0 and (left := deadline - monotonic()) > 0:
+            self.gather_input(left, RECEIVE)
+            limit -= RECEIVE
+            assert self.parser is not None
+            self.parser.stdin.clear()
+            self.parser.data.clear()
 
     def skip_body(self) -> None:
         """Read the body to its end and drop it. Raises PeerGone, ProtocolError."""

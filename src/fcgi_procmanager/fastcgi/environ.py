@@ -47,6 +47,8 @@ def environ_of(request: Request, common: dict[str, Any]) -> dict[str, Any]:
     # Web servers send these two headers twice, the second time under names that PEP 3333 forbids.
     environ.pop("HTTP_CONTENT_TYPE", None)
     environ.pop("HTTP_CONTENT_LENGTH", None)
+    # The web server has undone the chunks. An application that is told of them would do it a second time.
+    environ.pop("HTTP_TRANSFER_ENCODING", None)
     if not environ.get("PATH_INFO") or "QUERY_STRING" not in environ or "SCRIPT_NAME" not in environ:
         _complete_path(environ)
     if _METHOD not in environ or _NAME not in environ or _PORT not in environ or _PROTOCOL not in environ:

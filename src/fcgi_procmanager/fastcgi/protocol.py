@@ -25,6 +25,7 @@ RESPONDER, AUTHORIZER, FILTER = 1, 2, 3
 KEEP_CONN = 1
 REQUEST_COMPLETE, CANT_MPX_CONN, OVERLOADED, UNKNOWN_ROLE = 0, 1, 2, 3
 
+NO_RECORD = b"\0" * 8  # a header of a version that does not exist: the web server gives the reply up
 MAX_CONTENT = 65535  # bytes of content in one record
 MAX_PARAMS = 1 << 20  # bytes of name-value pairs of one request: ten times what web servers let through
 MAX_EARLY_DATA = 1 << 20  # bytes of a Filter's file that may come before the end of the body
@@ -215,14 +216,15 @@ class Parser:
     @property
     def input_complete(self) -> bool:
         """Nothing more of the open request is on its way."""
-        return self._over and not self._buffer and not self._padding_due
+        return self.over and not self._buffer and not self._padding_due
 
     @property
-    def _over(self) -> bool:
+    def over(self) -> bool:
+        """All streams of the open request have ended."""
         return self.stdin_ended and (self.role != FILTER or self.data_ended)
 
     @property
-    def _awaits_nothing(self) -> bool:
+    def awaits_nothing(self) -> bool:
         """An Authorizer has no body; some web servers send the end of one, others the next request."""
         return self.role == AUTHORIZER and self.head is not None
 
@@ -246,7 +248,7 @@ class Parser:
             stop = start + length
             if version != 1:
                 raise ProtocolError(f"FastCGI version {version}, not 1")
-            if kind == BEGIN_REQUEST and (self._over or self._awaits_nothing):
+            if kind == BEGIN_REQUEST and (self.over or self.awaits_nothing):
                 break
             if stop + padding > end:
                 if length and self._is_body(kind, request_id):

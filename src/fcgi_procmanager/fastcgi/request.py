@@ -6,20 +6,35 @@ Runs in a worker, in the thread that serves the request. Must never receive or s
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Callable, NoReturn
 
 from . import protocol
 from .connection import Connection
+from .framing import Framing
+from .output import CgiOutput, ErrorOutput, Output, OwnErrorOutput, records
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
-_OUTPUT_LIMIT = 1 << 16  # bytes an output stream gathers before it sends by itself
+_IN_MEMORY = 1 << 20  # bytes; a longer body that is received beforehand goes into a temporary file
 _INPUT_BUFFER = 1 << 15  # bytes; what an application asks for in larger pieces goes past this buffer
 
+# Of a body that the application has not read: a web server that is still sending it when the reply comes closes the client's
+# connection behind it.
+_UNREAD_SECONDS, _UNREAD_BYTES = 1.0, 1 << 24
+_PIECE = 1 << 16  # bytes taken at a time of such a body
+
 Done = Callable[[Connection, bool], None]  # told of the connection, and whether it is to be kept
+
+
+class BodyTooLarge(Exception):
+    """A body without a length is longer than is allowed."""
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise BodyTooLarge
 
 
 def _nothing(connection: Connection, keep: bool) -> None:
@@ -28,7 +43,7 @@ def _nothing(connection: Connection, keep: bool) -> None:
 
 class Request:
     """params: the CGI variables, decoded as latin-1. role: protocol.RESPONDER and so on. keep: the web server wants the
-    connection kept. stdin, data: binary files to read, `data` for the Filter role only. stdout, stderr: binary streams to
+    connection kept. framing: how much of a body the reply may have, once a server of applications knows it. stdin, data: binary files to read, `data` for the Filter role only. stdout, stderr: binary streams to
     the web server, gathered and sent at `flush` and `finish`. What is written to a peer that is gone is dropped.
 
     Source: the request object of flup 1.0.3, and FCGI.pm's.
@@ -43,6 +58,8 @@ class Request:
         "_parts",
         "_stderr",
         "_stdout",
+        "_stored",
+        "framing",
         "keep",
         "params",
         "request_id",
@@ -54,7 +71,9 @@ class Request:
         self.params, self.request_id, self.role, self.keep, self._body = connection.opened[:5]
         self._connection = connection
         self._done: Done | None = done
+        self.framing: Framing | None = None
         self._parts: list[bytes] | None = None  # of `reply`
+        self._stored: IO[bytes] | None = None  # all of the body, by `receive_body`
         # Made when asked for: most requests have no body to read, and a reply in one piece.
         self._stdout: Output | None = None
         self._stderr: Output | None = None
@@ -76,6 +95,38 @@ class Request:
             body = self._body  # a small one comes with the parameters
             self._input = io.BytesIO(body) if body is not None else self._stream(protocol.STDIN)
         return self._input
+
+    def receive_body(self, limit: int) -> int:
+        """All of the body, before it is read: `stdin` has it then, in memory or in a temporary file. Returns its length in bytes.
+        Raises BodyTooLarge, PeerGone, ProtocolError, and OSError where it cannot be stored."""
+        body = self._body if self._body is not None else self._connection.whole_body(protocol.STDIN)
+        if body is None:
+            return self._store_body(limit)
+        _check_size(len(body), limit)
+        self._input = io.BytesIO(body)
+        return len(body)
+
+    def _store_body(self, limit: int) -> int:
+        import tempfile  # not above: it loads much, which each worker would pay for
+
+        coming, piece = _Body(self, protocol.STDIN), bytearray(_PIECE)
+        memory = bytearray()
+        while count := coming.readinto(piece):
+            memory += memoryview(piece)[:count]
+            _check_size(len(memory), limit)
+            if len(memory) > _IN_MEMORY:
+                break
+        else:
+            self._input = io.BytesIO(memory)
+            return len(memory)
+        self._stored = self._input = tempfile.TemporaryFile()  # noqa: SIM115
+        size = self._stored.write(memory)
+        while count := coming.readinto(piece):
+            size += count
+            _check_size(size, limit)
+            self._stored.write(memoryview(piece)[:count])
+        self._stored.seek(0)
+        return size
 
     @property
     def data(self) -> IO[bytes]:
@@ -113,15 +164,30 @@ class Request:
     def stdout(self) -> Output:
         """The reply."""
         if self._stdout is None:
-            self._stdout = self._output(protocol.STDOUT)
+            self._put_stdout(Output(self._connection, protocol.STDOUT, self.request_id))
+            assert self._stdout is not None
         return self._stdout
 
     @property
     def stderr(self) -> Output:
-        """For the web server's error log."""
+        """For the web server's error log. It is sent behind the first of the reply, or at the end; behind HAProxy it goes to
+        this process's standard error."""
         if self._stderr is None:
-            self._stderr = self._output(protocol.STDERR)
+            fragile = self.params.get("SERVER_SOFTWARE", "").startswith("HAProxy")
+            self._stderr = (OwnErrorOutput if fragile else ErrorOutput)(self)
+            self._stderr.closed = self._done is None
+            self.stdout.behind = self._stderr
         return self._stderr
+
+    def expect_cgi(self) -> None:
+        """Who writes the reply is not a server of ours that knows what it may say: what is written from now on is looked at."""
+        self.drop()
+        self._put_stdout(CgiOutput(self))
+
+    def _put_stdout(self, output: Output) -> None:
+        output.closed = self._done is None
+        output.behind = self._stderr
+        self._stdout = output
 
     @property
     def begun(self) -> bool:
@@ -138,6 +204,7 @@ class Request:
     def drop(self) -> None:
         """Forget what was written and is not sent yet."""
         self._parts = None
+        self.framing = None
         if self._stdout is not None:
             self._stdout.drop()
 
@@ -151,16 +218,22 @@ class Request:
         return self._done is None
 
     def finish(self, app_status: int = 0, protocol_status: int = protocol.REQUEST_COMPLETE) -> None:
-        """Send what is gathered and the end of the request, in one piece if it fits. May be called twice."""
+        """Send what is gathered and the end of the request, in one piece if it fits. May be called twice. A reply that is
+        shorter than its Content-Length is broken off instead, see `abandon`."""
         done = self._done
         if done is None:
             return
+        if self.framing is not None and self.framing.missing:
+            self.abandon(self.framing.complaint)
+            return
+        if not self._connection.input_ended:
+            self._connection.discard_input(_UNREAD_SECONDS, _UNREAD_BYTES)
         if app_status or protocol_status:
             end = protocol.end_request(self.request_id, app_status, protocol_status)
         else:
             end = _plain_end(self.request_id)
         parts, stdout = self._parts, self._stdout
-        if self._stderr is None and (stdout is None or parts is None):
+        if self._stderr is None and self._stored is None and (stdout is None or parts is None):
             gathered = stdout.gathered if stdout is not None else parts
             if gathered and 0 < (size := sum(map(len, gathered))) <= protocol.MAX_CONTENT:  # most replies
                 head = protocol.header(protocol.STDOUT, self.request_id, size)
@@ -170,21 +243,25 @@ class Request:
                     stdout.closed = True
                 done(self._connection, self.keep)
                 return
-        pieces = [] if parts is None else _records(protocol.STDOUT, self.request_id, parts)
-        pieces.append(end)
-        if self._stdout is not None:
-            pieces = self._stdout.take() + pieces
+        pieces = [] if self._stdout is None else self._stdout.rest()
+        if parts is not None:
+            pieces += records(protocol.STDOUT, self.request_id, parts)
         if self._stderr is not None:
-            pieces = self._stderr.take() + pieces
+            pieces += self._stderr.rest()
+        pieces.append(end)
         self._connection.send_pieces(pieces)
         self._close(done)
 
     def abandon(self, why: str) -> None:
-        """End the connection without an end of the request: the reply in it is broken, and must not look complete."""
+        """End the connection without an end of the request: the reply in it is broken, and must not look complete. The mere end of
+        a connection does to nginx, lighttpd and Caddy, unless it is to be kept; what is no FastCGI at all does to nobody."""
         done = self._done
         if done is None:
             return
+        if self._parts is not None:
+            self.stdout.writelines(self._parts)
         self.stdout.flush()
+        self._connection.send(protocol.NO_RECORD)
         self._connection.dead = self._connection.dead or why
         self._close(done)
 
@@ -193,74 +270,15 @@ class Request:
         self._connection.disown()
         self._done = _nothing
 
-    def _output(self, kind: int) -> Output:
-        output = Output(self._connection, kind, self.request_id)
-        output.closed = self._done is None
-        return output
-
     def _close(self, done: Done) -> None:
         self._done = None
         if self._stdout is not None:
             self._stdout.closed = True
         if self._stderr is not None:
             self._stderr.closed = True
+        if self._stored is not None:
+            self._stored.close()
         done(self._connection, self.keep)
-
-
-class Output:
-    """A stream to the web server. gathered: what has been written and not sent."""
-
-    __slots__ = ("_connection", "_kind", "_request_id", "_size", "closed", "gathered", "sent")
-
-    def __init__(self, connection: Connection, kind: int, request_id: int) -> None:
-        self._connection = connection
-        self._kind = kind
-        self._request_id = request_id
-        self.gathered: list[bytes] = []
-        self._size = 0
-        self.sent = False  # something has left for the web server
-        self.closed = False
-
-    def write(self, data: bytes | str | Buffer) -> int:
-        """Bytes, or text, which is encoded as UTF-8. Returns the number of bytes taken."""
-        if self.closed:
-            raise ValueError("the request is finished: nothing can be written any more")
-        if type(data) is not bytes:
-            data = data.encode() if isinstance(data, str) else bytes(data)
-        if data:
-            self.gathered.append(data)
-            self._size += len(data)
-            if self._size >= _OUTPUT_LIMIT:
-                self.flush()
-        return len(data)
-
-    def writelines(self, lines: Iterable[bytes | str]) -> None:
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        if self.gathered:
-            self.sent = True
-            self._connection.send_pieces(self.take())
-
-    def send_file(self, file: int, offset: int, count: int) -> None:
-        """`count` bytes of an open file, behind what was written."""
-        self.flush()
-        self.sent = True
-        self._connection.send_file(self._kind, self._request_id, file, offset, count)
-
-    def take(self) -> list[bytes | memoryview]:
-        """What is gathered, as records: pieces to be sent in order."""
-        parts, self.gathered, self._size = self.gathered, [], 0
-        return _records(self._kind, self._request_id, parts)
-
-    def drop(self) -> None:
-        """Forget what is gathered and not sent."""
-        self.gathered.clear()
-        self._size = 0
-
-    def writable(self) -> bool:
-        return True
 
 
 class _Body(io.RawIOBase):
@@ -275,17 +293,6 @@ class _Body(io.RawIOBase):
 
     def readinto(self, buffer: Buffer) -> int:
         return self._request._read(self._kind, memoryview(buffer))
-
-
-def _records(kind: int, request_id: int, parts: list[bytes]) -> list[bytes | memoryview]:
-    """`parts` as records of a stream: pieces to be sent in order."""
-    size = sum(map(len, parts))
-    if not size:
-        return []
-    if size <= protocol.MAX_CONTENT:
-        return [protocol.header(kind, request_id, size), *parts]
-    # Each part in records of its own: a large one is not copied to be joined with the headers before it.
-    return [piece for part in parts for piece in protocol.stream_records(kind, request_id, part)]
 
 
 @lru_cache(maxsize=64)

@@ -12,10 +12,12 @@ import wsgiref.util
 from collections.abc import Iterable
 from typing import Any, Callable
 
+from .framing import NO_BODY, Framing, content_length
 from .request import Request
 
+_NAME_SIZE = len("content-length")
+_UNKNOWN = Framing(None, "", None)  # before the application has called start_response
 _SMALL_FILE = 1 << 15  # bytes; below it a read and one send cost less than the calls around sendfile
-_NO_BODY = frozenset(("204", "304"))
 
 
 class FileWrapper(wsgiref.util.FileWrapper):
@@ -35,11 +37,13 @@ class FileWrapper(wsgiref.util.FileWrapper):
 class Response:
     """What PEP 3333 asks of a server for one reply."""
 
-    __slots__ = ("_begun", "_head", "_request")
+    __slots__ = ("_begun", "_framing", "_head", "_request", "_status")
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._head = ""  # status and headers, each with its line end
+        self._status = ""  # with its reason
+        self._head = ""  # the headers, each with its line end
+        self._framing = _UNKNOWN
         self._begun = False  # they are written
 
     def start_response(
@@ -53,9 +57,10 @@ class Response:
                 exc_info = None  # no circle through this frame
             self._request.drop()
             self._begun = False
-        elif self._head:
+        elif self._status:
             raise AssertionError("start_response() was called a second time, without exc_info")
-        self._head = _head(status, headers)
+        self._status, self._head, declared = _checked(status, headers)
+        self._framing = Framing(self._request.params.get("REQUEST_METHOD"), self._status, declared)
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -63,33 +68,49 @@ class Response:
         stdout = self._request.stdout
         if not self._begun:
             stdout.write(self._take_head())
-        stdout.write(_as_bytes(data))
+        stdout.write(self._framing.cut(_as_bytes(data)))
         stdout.flush()
 
     def send(self, result: Iterable[bytes]) -> None:
         """All of the reply. What is a list is at hand and goes in as few pieces as it fits; what is produced step by
         step is sent step by step, as PEP 3333 has it, and no longer than somebody reads it."""
         if isinstance(result, (list, tuple)):
-            parts = list(result)
-            for position, part in enumerate(parts):
-                if type(part) is not bytes:
-                    parts[position] = _as_bytes(part)
-            if not self._begun:
-                parts.insert(0, self._take_head(sum(map(len, parts)) if len(parts) <= 1 else None))
-            self._request.reply(parts)
+            self._send_list(list(result))
+        elif not (isinstance(result, FileWrapper) and self._send_file(result)):
+            self._send_pieces(result)
+
+    def _send_list(self, parts: list[bytes]) -> None:
+        for position, part in enumerate(parts):
+            if type(part) is not bytes:
+                parts[position] = _as_bytes(part)
+        if self._begun:
+            self._request.reply(self._framing.cut_all(parts))
             return
-        if isinstance(result, FileWrapper) and self._send_file(result):
-            return
+        head = self._take_head(sum(map(len, parts)) if len(parts) <= 1 else None)
+        self._request.reply([head, *self._framing.cut_all(parts)])
+
+    def _send_pieces(self, result: Iterable[bytes]) -> None:
+        is_over = self._is_file_over if isinstance(result, FileWrapper) else self._is_over
         for chunk in result:
             if chunk:
                 self.write(chunk)
-                if self._request.aborted:
+                if self._request.aborted or is_over():
                     return
         if not self._begun:
             self._request.reply([self._take_head()])
 
+    def _is_over(self) -> bool:
+        """Not at the length that the headers say: an application may have something left to do before its end. A body that
+        nobody gets may have no end."""
+        return self._framing.exceeded or self._framing.bodiless
+
+    def _is_file_over(self) -> bool:
+        self._framing.exceeded = False  # a file that grows is no mistake of the application
+        return self._framing.full
+
     def _send_file(self, wrapper: FileWrapper) -> bool:
-        """A file that the kernel can send by itself, from where it stands to its end. False for anything else."""
+        """A file that the kernel can send by itself, from where it stands to its end, or as much as the headers say. False for
+        anything else."""
         found = wrapper.region()
         if found is None:
             return False
@@ -97,45 +118,48 @@ class Response:
         stdout = self._request.stdout
         if not self._begun:
             stdout.write(self._take_head(count))
-        stdout.send_file(file, offset, count)
+        framing = self._framing
+        if framing.left is not None:
+            count = min(count, framing.left)
+        framing.passed(count)
+        if count:
+            stdout.send_file(file, offset, count)
         return True
 
     def _take_head(self, length: int | None = None) -> bytes:
         """The headers, for the one time that they are written. `length`: of the whole body, when it is known; flup
         knows it of a body in one part or none."""
-        head = self._head
-        if not head:
+        if not self._status:
             raise AssertionError("the application sent a body before it called start_response()")
-        if length is not None and "\r\ncontent-length:" not in head.lower():
-            head += self._length_line(length)
+        added = self._length_line(length) if length is not None and self._framing.declared is None else ""
         self._begun = True
-        return (head + "\r\n").encode("latin-1")
+        self._request.framing = self._framing
+        # The status last: HAProxy makes a 302 of whatever has a Location behind it.
+        return f"{self._head}{added}Status: {self._status}\r\n\r\n".encode("latin-1")
 
     def _length_line(self, length: int) -> str:
         """Not for a status that has no body, nor for an empty reply to HEAD: that says nothing of the body that GET would
         have."""
-        code = self._head[8:11]
-        if code in _NO_BODY or code[0] == "1":
-            return ""
-        if not length and self._request.params.get("REQUEST_METHOD") == "HEAD":
+        if self._framing.bodiless and (not length or self._status.startswith(NO_BODY)):
             return ""
         return f"Content-Length: {length}\r\n"
 
 
-def _head(status: str, headers: Iterable[tuple[str, str]]) -> str:
-    """The lines of a status and of headers. Raises TypeError, ValueError: in the application's own call."""
+def _checked(status: str, headers: Iterable[tuple[str, str]]) -> tuple[str, str, int | None]:
+    """A status, the lines of headers, and their Content-Length. Raises TypeError, ValueError: in the application's own call."""
     try:
         lines = [name + ": " + value + "\r\n" for name, value in headers]
-        head = "Status: " + status + "\r\n" + "".join(lines)
+        whole = "".join(lines) + status
+        lengths = [value for name, value in headers if len(name) == _NAME_SIZE and name.lower() == "content-length"]
     except TypeError:
-        return _head(_as_text(status), [(_as_text(name), _as_text(value)) for name, value in headers])
+        return _checked(_as_text(status), [(_as_text(name), _as_text(value)) for name, value in headers])
     if not status[:3].isdigit() or status[3:4] != " ":
         raise ValueError(f"a status must be three digits, a space and a reason, not {status!r}")
-    if not head.count("\n") == head.count("\r") == len(lines) + 1:
+    if not whole.count("\n") == whole.count("\r") == len(lines):
         raise ValueError("a status or header holds a line break: refused, it would begin a header of its own")
-    if "\0" in head:
+    if "\0" in whole:
         raise ValueError("a status or header holds a NUL: refused, web servers cut or drop such a reply")
-    return head
+    return status, whole[: len(whole) - len(status)], content_length(lengths[0]) if lengths else None
 
 
 def _as_text(value: Any) -> str:

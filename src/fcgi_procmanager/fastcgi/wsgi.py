@@ -27,11 +27,13 @@ from .connection import PeerGone
 from .environ import common_environ, environ_of
 from .lanes import Hooks, Lanes
 from .loop import FastCGI
-from .request import Request
+from .request import BodyTooLarge, Request
 from .response import Response
 from .tracebacks import write_traceback
 
 Application = Callable[[dict, Callable[..., Any]], Iterable[bytes]]  # type: ignore[type-arg]
+
+BODY_LIMIT = 64 << 20  # bytes of a body without a length, unless told otherwise
 
 _LIMITS = ("head_timeout", "idle_timeout", "receive_timeout", "send_timeout", "drain_timeout")
 
@@ -41,10 +43,13 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
 
     environ: added to the environment of each request. bindAddress: a path, a (host, port) tuple or any address of
     `ProcManager.listen`; None for what the manager listens on already, else what systemd or a FastCGI spawner handed over.
-    umask: while the socket file is made; by default its mode is 0660. multiplexed: refused, one request at a time is
-    served. debug: show the traceback in the error page. roles: FastCGI roles to answer. forceCGI: serve one CGI request.
-    manager: None for a single process. listener: what `manager.listen()` returned, instead of bindAddress. threads: requests
-    that a worker serves at a time, for applications that wait for others. Other keywords go to `FastCGI`: its timeouts.
+    umask: while the socket file is made; by default its mode is 0660. multiplexed: without effect, requests that share a
+    connection are served one at a time. debug: show the traceback in the error page. roles: FastCGI roles to answer. forceCGI:
+    serve one CGI request. manager: None for a single process. listener: what `manager.listen()` returned, instead of bindAddress.
+    threads: requests that a worker serves at a time, for applications that wait for others. body_without_length: "buffer": a
+    body that comes without CONTENT_LENGTH (a chunked upload) is received before the application is called, and its length
+    set; "stream": it is handed over as it comes. body_limit: bytes of such a body; a longer one gets 413. Other keywords go to
+    `FastCGI`: its timeouts.
 
     Raises ConfigError. Source: flup.server.fcgi_single.WSGIServer 1.0.3.
     """
@@ -63,12 +68,10 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         manager: ProcManager | None = None,
         listener: Listener | None = None,
         threads: int = 1,
+        body_without_length: str = "buffer",
+        body_limit: int = BODY_LIMIT,
         **limits: float,
     ) -> None:
-        if multiplexed:
-            raise ConfigError(
-                "multiplexed=True is not supported: a worker serves one request at a time; use more workers"
-            )
         if not callable(application):
             raise ConfigError(f"application must be callable, not {application!r}")
         super().__init__(application, environ, bindAddress, umask, False, debug, roles, forceCGI)
@@ -76,6 +79,10 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         self.multiprocess = self.manager.n_processes > 0
         self._listener = listener
         self.threads = _threads(threads)
+        self._buffers = _buffers(body_without_length)
+        self._body_limit = checks.count("body_limit", body_limit)
+        if multiplexed:
+            self.manager.notify("multiplexed=True has no effect: requests on one connection are served one at a time")
         self._limits = _limits(limits)
 
     def run(self) -> bool:
@@ -161,7 +168,13 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         """One request to its end, whatever the application does. Returns the exit it asked for, if it did."""
         leave = None
         try:
+            if self._buffers and not request.params.get("CONTENT_LENGTH") and request.role == protocol.RESPONDER:
+                self._receive_body(request)
             protocol_status, app_status = self.handler(request)
+        except _Refused as refusal:
+            self.manager.notify(str(refusal))
+            request.expect_cgi()
+            request.stdout.write(_page(refusal.status))
         except SystemExit as stop:
             leave = stop
             self._failed(request, traced=False)
@@ -171,10 +184,31 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         except BaseException as error:
             self._failed(request, traced=not _of_the_peer(error))
         else:
-            request.finish(app_status, protocol_status)
+            self._finish(request, app_status, protocol_status)
             return None
         request.finish()
         return leave
+
+    def _receive_body(self, request: Request) -> None:
+        """Most frameworks take a body without a length for none. Raises _Refused, PeerGone, ProtocolError."""
+        try:
+            length = request.receive_body(self._body_limit)
+        except BodyTooLarge:
+            why = f"refused a body without a length: it is longer than body_limit, {self._body_limit} bytes"
+            raise _Refused("413 Content Too Large", why) from None
+        except PeerGone:
+            raise
+        except OSError as error:
+            why = f"refused a body without a length: it cannot be stored ({error.strerror})"
+            raise _Refused("500 Internal Server Error", why) from None
+        if length:
+            request.params["CONTENT_LENGTH"] = str(length)
+
+    def _finish(self, request: Request, app_status: int, protocol_status: int) -> None:
+        framing = request.framing
+        if framing is not None and framing.complaint and not request.aborted:
+            self.manager.notify(framing.complaint)
+        request.finish(app_status, protocol_status)
 
     def _failed(self, request: Request, traced: bool) -> None:
         """The application left by an exception: an error page if nothing is sent yet, else a reply that ends short."""
@@ -185,7 +219,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         if request.begun:
             request.abandon("the application failed in the middle of its reply")
         else:
-            request.drop()
+            request.expect_cgi()
             try:
                 self.error(request)
             except Exception:
@@ -207,6 +241,20 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         return False
 
 
+class _Refused(Exception):
+    """A request that the application is not called for. status: of the reply."""
+
+    def __init__(self, status: str, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+def _page(status: str) -> bytes:
+    title = status[4:]
+    page = f"<!DOCTYPE html><title>{title}</title><h1>{title}</h1>"
+    return f"Content-Type: text/html; charset=utf-8\r\nStatus: {status}\r\n\r\n{page}".encode()
+
+
 def _of_the_peer(error: BaseException | None) -> bool:
     """Whether the web server's going away is behind an exception, however a framework has wrapped it."""
     while error is not None and not isinstance(error, (PeerGone, ProtocolError)):
@@ -220,6 +268,12 @@ def _limits(given: dict[str, Any]) -> dict[str, float]:
         if name not in _LIMITS:
             raise TypeError(f"WSGIServer() got an unexpected keyword argument {name!r}")
     return {name: checks.timeout(name, value) for name, value in given.items()}
+
+
+def _buffers(value: Any) -> bool:
+    if value not in ("buffer", "stream"):
+        raise ConfigError(f"body_without_length must be 'buffer' or 'stream', not {value!r}")
+    return bool(value == "buffer")
 
 
 def _threads(value: Any) -> int:
