@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fcgi_procmanager.fastcgi.framing import Framing, content_length
+from fcgi_procmanager.fastcgi.framing import Framing, bodiless, content_length
 
 
 @given(st.integers(0, 40), st.lists(st.binary(max_size=9), max_size=9))
 def test_no_more_than_is_declared_whatever_the_pieces(declared: int, pieces: list[bytes]) -> None:
     whole = b"".join(pieces)
-    one_by_one, at_once = Framing("GET", "200", declared), Framing("GET", "200", declared)
+    one_by_one, at_once = Framing(False, declared), Framing(False, declared)
     assert b"".join(map(one_by_one.cut, pieces)) == b"".join(at_once.cut_all(pieces)) == whole[:declared]
     for framing in (one_by_one, at_once):
         assert framing.missing == max(0, declared - len(whole))
@@ -23,7 +23,7 @@ def test_no_more_than_is_declared_whatever_the_pieces(declared: int, pieces: lis
 
 @given(st.lists(st.binary(max_size=9)))
 def test_what_is_not_declared_is_not_limited(pieces: list[bytes]) -> None:
-    framing = Framing("GET", "200", None)
+    framing = Framing(False, None)
     assert [framing.cut(piece) for piece in pieces] == framing.cut_all(pieces) == pieces
     assert (framing.missing, framing.full, framing.complaint) == (0, False, "")
 
@@ -33,24 +33,24 @@ def test_what_is_not_declared_is_not_limited(pieces: list[bytes]) -> None:
 )
 @pytest.mark.parametrize("declared", [None, 0, 3, 100])
 def test_some_replies_have_no_body_and_nobody_complains(method: str, status: str, declared: int | None) -> None:
-    framing = Framing(method, status, declared)
+    framing = Framing(bodiless(method, status), declared)
     assert (framing.cut(b"xxx"), framing.cut_all([b"a", b""])) == (b"", [])
     assert (framing.missing, framing.full, framing.complaint) == (0, True, "")
 
 
 @pytest.mark.parametrize(("method", "status"), [("GET", "200"), ("POST", "404"), (None, "500"), ("head", "200")])
 def test_all_others_have_one(method: str | None, status: str) -> None:
-    assert Framing(method, status, None).cut(b"xxx") == b"xxx"
+    assert Framing(bodiless(method, status), None).cut(b"xxx") == b"xxx"
 
 
 def test_what_went_another_way_counts() -> None:
-    framing = Framing("GET", "200", 10)
+    framing = Framing(False, 10)
     framing.passed(4)
     assert (framing.missing, framing.cut(b"1234567")) == (6, b"123456")
 
 
 def test_complaints_say_what_happened_and_what_was_done() -> None:
-    short, long = Framing("GET", "200", 10), Framing("GET", "200", 10)
+    short, long = Framing(False, 10), Framing(False, 10)
     short.cut(b"123")
     long.cut(b"12345678901")
     assert short.complaint == "a reply ends 7 bytes short of its Content-Length of 10: broken off"

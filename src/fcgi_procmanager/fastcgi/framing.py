@@ -15,10 +15,10 @@ class Framing:
 
     __slots__ = ("bodiless", "declared", "exceeded", "left")
 
-    def __init__(self, method: str | None, status: str, declared: int | None) -> None:
-        self.bodiless = method == "HEAD" or status.startswith(NO_BODY)
+    def __init__(self, bodiless: bool, declared: int | None) -> None:
+        self.bodiless = bodiless
         self.declared = declared
-        self.left = 0 if self.bodiless else declared
+        self.left = 0 if bodiless else declared
         self.exceeded = False
 
     @property
@@ -68,8 +68,15 @@ class Framing:
             self.left -= count
 
 
+def bodiless(method: str | None, status: str) -> bool:
+    """Whether the reply to this method with this status has no body."""
+    return method == "HEAD" or status.startswith(NO_BODY)
+
+
 def content_length(value: str) -> int:
     """The number in a Content-Length. Raises ValueError."""
+    if value.isdigit() and value.isascii() and len(value) < 20:
+        return int(value)
     text = value.strip()
     if not (text.isascii() and text.isdigit()) or len(text) > 19:
         raise ValueError(f"a Content-Length must be a number of bytes, not {value!r}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from . import protocol
 from .connection import Connection
-from .framing import Framing, content_length
+from .framing import Framing, bodiless, content_length
 
 if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
@@ -169,12 +169,27 @@ class CgiOutput(Output):
         end = _END_OF_HEAD.search(self._head)
         if end is not None:
             head, body, self._head = self._head[: end.start()], self._head[end.end() :], b""
-            self._request.framing = framing = Framing(self._request.params.get("REQUEST_METHOD"), *_facts(head))
+            self._request.framing = framing = Framing(*self._facts(head))
             super().write(_status_last(head))
             super().write(framing.cut(body))
         elif len(self._head) > _HEAD_LIMIT:
-            self._request.framing = Framing(None, "", None)
+            self._request.framing = Framing(False, None)
             super().write(self._take_rest())
+
+    def _facts(self, head: bytes) -> tuple[bool, int | None]:
+        """Whether a CGI reply with this head has no body, and its Content-Length."""
+        status, declared = "200", None
+        for line in head.splitlines():
+            name, _, value = line.partition(b":")
+            name = name.strip().lower()
+            if name == b"status":
+                status = value.strip().decode("latin-1")
+            elif name == b"content-length":
+                try:
+                    declared = content_length(value.decode("latin-1"))
+                except ValueError:
+                    pass
+        return bodiless(self._request.params.get("REQUEST_METHOD"), status), declared
 
     def _take_rest(self) -> bytes:
         rest, self._head = self._head, b""
@@ -188,22 +203,6 @@ class CgiOutput(Output):
         super().drop()
         self._head = b""
         self._request.framing = None
-
-
-def _facts(head: bytes) -> tuple[str, int | None]:
-    """Status and Content-Length of a CGI reply."""
-    status, declared = "200", None
-    for line in head.splitlines():
-        name, _, value = line.partition(b":")
-        name = name.strip().lower()
-        if name == b"status":
-            status = value.strip().decode("latin-1")
-        elif name == b"content-length":
-            try:
-                declared = content_length(value.decode("latin-1"))
-            except ValueError:
-                pass
-    return status, declared
 
 
 def _status_last(head: bytes) -> bytes:

@@ -43,14 +43,13 @@ def _nothing(connection: Connection, keep: bool) -> None:
 
 class Request:
     """params: the CGI variables, decoded as latin-1. role: protocol.RESPONDER and so on. keep: the web server wants the
-    connection kept. framing: how much of a body the reply may have, once a server of applications knows it. stdin, data: binary files to read, `data` for the Filter role only. stdout, stderr: binary streams to
+    connection kept. body: all of it, if it came with them, else None. framing: how much of a body the reply may have, once a server of applications knows it. stdin, data: binary files to read, `data` for the Filter role only. stdout, stderr: binary streams to
     the web server, gathered and sent at `flush` and `finish`. What is written to a peer that is gone is dropped.
 
     Source: the request object of flup 1.0.3, and FCGI.pm's.
     """
 
     __slots__ = (
-        "_body",
         "_connection",
         "_data",
         "_done",
@@ -59,6 +58,7 @@ class Request:
         "_stderr",
         "_stdout",
         "_stored",
+        "body",
         "framing",
         "keep",
         "params",
@@ -68,7 +68,7 @@ class Request:
 
     def __init__(self, connection: Connection, done: Done) -> None:
         assert connection.opened is not None
-        self.params, self.request_id, self.role, self.keep, self._body = connection.opened[:5]
+        self.params, self.request_id, self.role, self.keep, self.body = connection.opened[:5]
         self._connection = connection
         self._done: Done | None = done
         self.framing: Framing | None = None
@@ -92,14 +92,14 @@ class Request:
         if self._input is None:
             if self._done is None:
                 self._refuse()
-            body = self._body  # a small one comes with the parameters
+            body = self.body  # a small one comes with the parameters
             self._input = io.BytesIO(body) if body is not None else self._stream(protocol.STDIN)
         return self._input
 
     def receive_body(self, limit: int) -> int:
         """All of the body, before it is read: `stdin` has it then, in memory or in a temporary file. Returns its length in bytes.
         Raises BodyTooLarge, PeerGone, ProtocolError, and OSError where it cannot be stored."""
-        body = self._body if self._body is not None else self._connection.whole_body(protocol.STDIN)
+        body = self.body if self.body is not None else self._connection.whole_body(protocol.STDIN)
         if body is None:
             return self._store_body(limit)
         _check_size(len(body), limit)
@@ -226,7 +226,7 @@ class Request:
         if self.framing is not None and self.framing.missing:
             self.abandon(self.framing.complaint)
             return
-        if not self._connection.input_ended:
+        if self._connection.parser is not None and not self._connection.input_ended:
             self._connection.discard_input(_UNREAD_SECONDS, _UNREAD_BYTES)
         if app_status or protocol_status:
             end = protocol.end_request(self.request_id, app_status, protocol_status)

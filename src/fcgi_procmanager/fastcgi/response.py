@@ -16,7 +16,6 @@ from .framing import NO_BODY, Framing, content_length
 from .request import Request
 
 _NAME_SIZE = len("content-length")
-_UNKNOWN = Framing(None, "", None)  # before the application has called start_response
 _SMALL_FILE = 1 << 15  # bytes; below it a read and one send cost less than the calls around sendfile
 
 
@@ -37,13 +36,15 @@ class FileWrapper(wsgiref.util.FileWrapper):
 class Response:
     """What PEP 3333 asks of a server for one reply."""
 
-    __slots__ = ("_begun", "_framing", "_head", "_request", "_status")
+    __slots__ = ("_begun", "_bodiless", "_declared", "_head", "_made", "_request", "_status")
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self._status = ""  # with its reason
         self._head = ""  # the headers, each with its line end
-        self._framing = _UNKNOWN
+        self._declared: int | None = None  # Content-Length
+        self._bodiless = False
+        self._made: Framing | None = None
         self._begun = False  # they are written
 
     def start_response(
@@ -59,9 +60,17 @@ class Response:
             self._begun = False
         elif self._status:
             raise AssertionError("start_response() was called a second time, without exc_info")
-        self._status, self._head, declared = _checked(status, headers)
-        self._framing = Framing(self._request.params.get("REQUEST_METHOD"), self._status, declared)
+        self._status, self._head, self._declared = _checked(status, headers)
+        self._bodiless = self._status.startswith(NO_BODY) or self._request.params.get("REQUEST_METHOD") == "HEAD"
+        self._made = None
         return self.write
+
+    @property
+    def _framing(self) -> Framing:
+        """Made when it is needed: most bodies are at hand, and as long as they should be."""
+        if self._made is None:
+            self._made = self._request.framing = Framing(self._bodiless, self._declared)
+        return self._made
 
     def write(self, data: bytes) -> None:
         """The callable of PEP 3333: transmitted at once."""
@@ -83,30 +92,23 @@ class Response:
         for position, part in enumerate(parts):
             if type(part) is not bytes:
                 parts[position] = _as_bytes(part)
-        if self._begun:
-            self._request.reply(self._framing.cut_all(parts))
-            return
-        head = self._take_head(sum(map(len, parts)) if len(parts) <= 1 else None)
-        self._request.reply([head, *self._framing.cut_all(parts)])
+        size, begun = sum(map(len, parts)), self._begun
+        head = b"" if begun else self._take_head(size if len(parts) <= 1 else None)
+        if begun or self._bodiless or (self._declared is not None and size != self._declared):
+            parts = self._framing.cut_all(parts)
+        if not begun:
+            parts.insert(0, head)
+        self._request.reply(parts)
 
     def _send_pieces(self, result: Iterable[bytes]) -> None:
-        is_over = self._is_file_over if isinstance(result, FileWrapper) else self._is_over
+        is_over = _is_file_over if isinstance(result, FileWrapper) else _is_over
         for chunk in result:
             if chunk:
                 self.write(chunk)
-                if self._request.aborted or is_over():
+                if self._request.aborted or is_over(self._framing):
                     return
         if not self._begun:
-            self._request.reply([self._take_head()])
-
-    def _is_over(self) -> bool:
-        """Not at the length that the headers say: an application may have something left to do before its end. A body that
-        nobody gets may have no end."""
-        return self._framing.exceeded or self._framing.bodiless
-
-    def _is_file_over(self) -> bool:
-        self._framing.exceeded = False  # a file that grows is no mistake of the application
-        return self._framing.full
+            self._send_list([])
 
     def _send_file(self, wrapper: FileWrapper) -> bool:
         """A file that the kernel can send by itself, from where it stands to its end, or as much as the headers say. False for
@@ -131,26 +133,40 @@ class Response:
         knows it of a body in one part or none."""
         if not self._status:
             raise AssertionError("the application sent a body before it called start_response()")
-        added = self._length_line(length) if length is not None and self._framing.declared is None else ""
+        added = self._length_line(length) if length is not None and self._declared is None else ""
         self._begun = True
-        self._request.framing = self._framing
         # The status last: HAProxy makes a 302 of whatever has a Location behind it.
         return f"{self._head}{added}Status: {self._status}\r\n\r\n".encode("latin-1")
 
     def _length_line(self, length: int) -> str:
         """Not for a status that has no body, nor for an empty reply to HEAD: that says nothing of the body that GET would
         have."""
-        if self._framing.bodiless and (not length or self._status.startswith(NO_BODY)):
+        if self._bodiless and (not length or self._status.startswith(NO_BODY)):
             return ""
         return f"Content-Length: {length}\r\n"
 
 
+def _is_over(framing: Framing) -> bool:
+    """Not at the length that the headers say: an application may have something left to do before its end. A body that nobody
+    gets may have no end."""
+    return framing.exceeded or framing.bodiless
+
+
+def _is_file_over(framing: Framing) -> bool:
+    framing.exceeded = False  # a file that grows is no mistake of the application
+    return framing.full
+
+
 def _checked(status: str, headers: Iterable[tuple[str, str]]) -> tuple[str, str, int | None]:
     """A status, the lines of headers, and their Content-Length. Raises TypeError, ValueError: in the application's own call."""
+    lines, length = [], None
     try:
-        lines = [name + ": " + value + "\r\n" for name, value in headers]
-        whole = "".join(lines) + status
-        lengths = [value for name, value in headers if len(name) == _NAME_SIZE and name.lower() == "content-length"]
+        for name, value in headers:
+            lines.append(name + ": " + value + "\r\n")
+            if len(name) == _NAME_SIZE and name.lower() == "content-length":
+                length = value
+        head = "".join(lines)
+        whole = head + status
     except TypeError:
         return _checked(_as_text(status), [(_as_text(name), _as_text(value)) for name, value in headers])
     if not status[:3].isdigit() or status[3:4] != " ":
@@ -159,7 +175,7 @@ def _checked(status: str, headers: Iterable[tuple[str, str]]) -> tuple[str, str,
         raise ValueError("a status or header holds a line break: refused, it would begin a header of its own")
     if "\0" in whole:
         raise ValueError("a status or header holds a NUL: refused, web servers cut or drop such a reply")
-    return status, whole[: len(whole) - len(status)], content_length(lengths[0]) if lengths else None
+    return status, head, None if length is None else content_length(length)
 
 
 def _as_text(value: Any) -> str:

@@ -25,6 +25,7 @@ from ..worker.gate import Gate
 from . import protocol
 from .connection import PeerGone
 from .environ import common_environ, environ_of
+from .framing import Framing
 from .lanes import Hooks, Lanes
 from .loop import FastCGI
 from .request import BodyTooLarge, Request
@@ -168,7 +169,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         """One request to its end, whatever the application does. Returns the exit it asked for, if it did."""
         leave = None
         try:
-            if self._buffers and not request.params.get("CONTENT_LENGTH") and request.role == protocol.RESPONDER:
+            if request.body != b"" and not request.params.get("CONTENT_LENGTH"):
                 self._receive_body(request)
             protocol_status, app_status = self.handler(request)
         except _Refused as refusal:
@@ -184,13 +185,17 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         except BaseException as error:
             self._failed(request, traced=not _of_the_peer(error))
         else:
-            self._finish(request, app_status, protocol_status)
+            if request.framing is not None:
+                self._tell_complaint(request, request.framing)
+            request.finish(app_status, protocol_status)
             return None
         request.finish()
         return leave
 
     def _receive_body(self, request: Request) -> None:
         """Most frameworks take a body without a length for none. Raises _Refused, PeerGone, ProtocolError."""
+        if not self._buffers or request.role != protocol.RESPONDER:
+            return
         try:
             length = request.receive_body(self._body_limit)
         except BodyTooLarge:
@@ -204,11 +209,9 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         if length:
             request.params["CONTENT_LENGTH"] = str(length)
 
-    def _finish(self, request: Request, app_status: int, protocol_status: int) -> None:
-        framing = request.framing
-        if framing is not None and framing.complaint and not request.aborted:
+    def _tell_complaint(self, request: Request, framing: Framing) -> None:
+        if framing.complaint and not request.aborted:
             self.manager.notify(framing.complaint)
-        request.finish(app_status, protocol_status)
 
     def _failed(self, request: Request, traced: bool) -> None:
         """The application left by an exception: an error page if nothing is sent yet, else a reply that ends short."""
