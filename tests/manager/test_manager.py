@@ -694,3 +694,44 @@ manager.exit("left")
     assert (tmp_path / "pid").read_text() == f"{second.pid}\n"
     assert second.stop() == 0
     assert not (tmp_path / "pid").exists()
+
+
+@pytest.mark.parametrize("how", ["thread", "handler"])
+def test_a_new_size_counts_at_once_whoever_sets_it(run_script: Run, how: str) -> None:
+    script = run_script(
+        HEAD
+        + """
+import signal, threading
+class Manager(ProcManager):
+    def manager_init(self):
+        super().manager_init()
+        if sys.argv[1] == "thread":
+            threading.Thread(target=self.listen_to_us, daemon=True).start()
+        else:
+            signal.signal(signal.SIGUSR1, lambda *_: self.set(os.read(0, 1)))
+    def listen_to_us(self):
+        while word := os.read(0, 1):
+            self.set(word)
+    def set(self, word):
+        self.n_processes = int(word)
+manager = Manager(2)
+manager.manage()
+say("worker")
+idle(manager)
+""",
+        args=[how],
+        stdin=(pipe := os.pipe())[0],
+    )
+    try:
+        assert script.lines(2) == ["worker", "worker"]
+        for size in (4, 1, 3, 0):
+            os.write(pipe[1], str(size).encode())
+            if how == "handler":
+                script.signal(signal.SIGUSR1)
+            if size:
+                script.wait_workers(size)
+        assert script.wait() == 0
+        assert "dying: n_processes is 0" in script.log()
+    finally:
+        for end in pipe:
+            os.close(end)

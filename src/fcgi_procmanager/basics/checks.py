@@ -15,16 +15,20 @@ T = TypeVar("T")
 
 
 class Parameter(Generic[T]):
-    """An attribute that is checked whenever it is set. It is read from the object's own dict, as fast as any other."""
+    """An attribute that is checked whenever it is set. It is read from the object's own dict, as fast as any other. changed: a
+    method that is called afterwards, by name."""
 
-    def __init__(self, check: Callable[[str, Any], T]) -> None:
+    def __init__(self, check: Callable[[str, Any], T], changed: str = "") -> None:
         self._check = check
+        self._changed = changed
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     def __set__(self, instance: object, value: T) -> None:
         instance.__dict__[self._name] = self._check(self._name, value)
+        if self._changed:
+            getattr(instance, self._changed)()
 
     if TYPE_CHECKING:  # with a real one, each reading would be a call
 

@@ -59,6 +59,7 @@ class ManagerHalf:
         self._stop_began = -FOREVER
         self._killed_before_stop = 0
         self._asked = False  # while stopping: the workers have been asked to leave
+        self._look_due = False  # the size of the pool was set
 
     @property
     def running(self) -> bool:
@@ -137,7 +138,8 @@ class ManagerHalf:
     def wait(self) -> int | None:
         """Reap the next child of any kind; its pid, or None when something else wants a look at the pool first."""
         while True:
-            called = self.loop.turn()
+            called = self.loop.turn() or self._look_due
+            self._look_due = False
             self.reaper.escalate()
             before = len(self.registry)
             pid = self.reaper.reap()  # whoever called: a part that always has something to say keeps no zombie
@@ -154,6 +156,11 @@ class ManagerHalf:
         """When there is something to do without being called (monotonic seconds)."""
         next_at = min(self.loop.next_at, self.reaper.next_at)
         return min(next_at, self.workers.fill_at) if self.running else next_at
+
+    def look(self) -> None:
+        """Look at the pool now, not at the next event. From any thread."""
+        self._look_due = True
+        self._signals.wake()
 
     def _sleep(self, until: float) -> bool:
         """Wait for a part or a time. True when a child was reaped meanwhile."""

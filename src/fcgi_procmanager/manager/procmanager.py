@@ -55,7 +55,7 @@ class ProcManager:
 
     log_name = "FastCGI"  # what each log line begins with
 
-    n_processes = checks.Parameter[int](checks.number)
+    n_processes = checks.Parameter[int](checks.number, changed="_size_changed")
     pidfile = checks.Parameter[Union[str, "os.PathLike[str]", None]](checks.path)
     die_timeout = checks.Parameter[float](checks.seconds)
     reload_timeout = checks.Parameter[float](checks.seconds)
@@ -77,6 +77,7 @@ class ProcManager:
         process_name: str = "python-fcgi",
         manager_process_name: str = "python-fcgi-pm",
     ) -> None:
+        self._half: ManagerHalf | None = None  # in the manager only
         self.n_processes = checks.count("n_processes", n_processes)
         self.pidfile = pidfile
         self.die_timeout = die_timeout
@@ -92,7 +93,6 @@ class ProcManager:
         self._signals = signals.Signals()
         self._parts: list[Part] = []
         self._pidfiles: dict[str, PidFile] = {}  # held, by path
-        self._half: ManagerHalf | None = None  # in the manager only
         self._worker = Worker(self._signals)
         _at_fork.add(self)
 
@@ -351,6 +351,11 @@ class ProcManager:
             return os.wait()[0]
         except ChildProcessError:
             return None
+
+    def _size_changed(self) -> None:
+        """By a hook, a handler or a thread of the application."""
+        if self._half is not None:
+            self._half.look()
 
     def _hold(self, pidfile: PidFile) -> None:
         if pidfile.path not in self._pidfiles:

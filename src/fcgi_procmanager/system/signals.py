@@ -231,14 +231,18 @@ class Signals:
         os.close(self._write)
         self._read = self._write = -1
 
-    def _note(self, signum: int, frame: object) -> None:
-        name = _NAME[signum]
-        self._noted.append(name)
+    def wake(self) -> None:
+        """End the wait that is going on, or the next one. From any thread, and from a handler."""
         if self._write >= 0:
             try:
                 os.write(self._write, b"\0")
             except BlockingIOError:
                 pass  # full, so the waiter is awake already
+
+    def _note(self, signum: int, frame: object) -> None:
+        name = _NAME[signum]
+        self._noted.append(name)
+        self.wake()
         if self._tell is not None:
             self._tell(name)
 
