@@ -17,7 +17,7 @@ WRONG = [
     *[("reload_timeout", value) for value in ("60", -0.1, None, False, float("inf"))],
     *[("start_delay", value) for value in ("1", -0.1, None, float("inf"))],
     *[("no_signals", value) for value in (0, 1, None, "yes")],
-    *[("pidfile", value) for value in (3, True, b"x", ["x"])],
+    *[("pidfile", value) for value in (3, True, b"x", ["x"], "", "a\0b")],
     *[("process_name", value) for value in (None, 1, b"x", "a\0b")],
     *[("manager_process_name", value) for value in (None, 1, b"x", "a\0b")],
 ]

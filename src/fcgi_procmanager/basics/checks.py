@@ -77,6 +77,8 @@ def text(name: str, value: object) -> str:
 def path(name: str, value: object) -> str | os.PathLike[str] | None:
     if value is not None and not isinstance(value, (str, os.PathLike)):
         raise ConfigError(f"{name} must be a path or None, not {value!r}")
+    if value is not None and (not os.fspath(value) or "\0" in os.fspath(value)):
+        raise ConfigError(f"{name} must be a path that can exist, not {value!r}")
     return value
 
 

@@ -6,6 +6,7 @@ import math
 from time import monotonic
 
 FOREVER = math.inf
+_LONGEST = 1 << 30  # milliseconds, twelve days: poll(2) takes no more than an int; who waited so long looks again
 
 __all__ = ["FOREVER", "milliseconds", "monotonic"]
 
@@ -17,4 +18,4 @@ def milliseconds(deadline: float, now: float) -> int | None:
     """
     if deadline == FOREVER:
         return None
-    return max(0, math.ceil((deadline - now) * 1000))
+    return math.ceil(min(max(0.0, (deadline - now) * 1000), _LONGEST))
