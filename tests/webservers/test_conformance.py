@@ -232,7 +232,7 @@ def events(site: Site) -> str:
             reply = connection.getresponse()
             came = reply.read1(100) if reply.status == 200 else b""
             found = "at once" if came == b"data: one\n\n" else f"wrong: {came!r}"
-        except socket.timeout:  # noqa: UP041 - another class before Python 3.10
+        except socket.timeout:
             found = "at the end"
         site.release.write_text("")
     return found
