@@ -38,10 +38,15 @@ def application(environ, start_response):
     if path == "/many-errors":
         environ["wsgi.errors"].write("x" * 200_000)
         environ["wsgi.errors"].write("y")
-    length = {"/length": [("Content-Length", "abc")], "/declared": [("Content-Length", "5")]}.get(path, [])
+    length = {"/length": [("Content-Length", "abc")], "/late": [("Content-Length", "9")], "/declared": [("Content-Length", "5")]}.get(path, [])
     write = start_response("204 No Content" if path == "/none" else "200 OK", [("X-A", "1"), *length])
     if path == "/raise":
         raise RuntimeError("on purpose")
+    if path == "/late":
+        def late():
+            yield b"hel"
+            environ["wsgi.errors"].write("too short")
+        return late()
     if path == "/endless":
         def body():
             try:
@@ -122,6 +127,14 @@ def test_behind_haproxy_it_goes_to_the_log(start: Callable[..., Script], sock_pa
     found = kinds(sock_path, "/errors", SERVER_SOFTWARE="HAProxy 2.6.12")
     assert STDERR not in [kind for kind, _ in found]
     script.wait_log("^a line$", 3)
+
+
+def test_a_reply_that_breaks_off_loses_no_line_for_the_log(start: Callable[..., Script], sock_path: str) -> None:
+    script = start("adopt")
+    with Client(sock_path) as client:
+        reply = client.request("/late")
+    assert (reply.ended, reply.body, reply.stderr) == (False, b"hel", b"too short")
+    script.wait_log("a reply ends 6 bytes short of its Content-Length of 9: broken off")
 
 
 # How much of a body

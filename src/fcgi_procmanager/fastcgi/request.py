@@ -261,6 +261,8 @@ class Request:
         if self._parts is not None:
             self.stdout.writelines(self._parts)
         self.stdout.flush()
+        if self._stderr is not None:
+            self._stderr.flush()
         self._connection.send(protocol.NO_RECORD)
         self._connection.dead = self._connection.dead or why
         self._close(done)
