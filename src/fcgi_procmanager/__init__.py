@@ -1,17 +1,16 @@
 """A process manager for FastCGI applications: forks workers, keeps them alive, stops and replaces them gently.
 
-The names below are the public interface. Those that need flup are imported when they are first asked for.
+The names below are the public interface. Each is imported when it is first asked for: `server_ports()` needs none of them, and
+flup is not needed by all.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from .errors import BootError, ConfigError, ListenError, PidFileError, ProcManagerError, ProtocolError
-from .manager.procmanager import ProcManager
-
+TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than `starter`
 if TYPE_CHECKING:
+    from .errors import BootError, ConfigError, ListenError, PidFileError, ProcManagerError, ProtocolError
     from .fastcgi import FastCGI, WSGIServer, adopt
+    from .manager.procmanager import ProcManager
 
 __version__ = "0.1.0"
 
@@ -29,9 +28,19 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name in ("FastCGI", "WSGIServer", "adopt"):
-        from . import fastcgi
+        from . import fastcgi as module
+    elif name == "ProcManager":
+        from .manager import procmanager as module  # type: ignore[no-redef]
+    else:
+        from . import errors as module  # type: ignore[no-redef]
+    found: object = getattr(module, name)
+    globals()[name] = found  # once: afterwards it is an attribute like any other
+    return found
 
-        return getattr(fastcgi, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

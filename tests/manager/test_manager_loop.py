@@ -20,7 +20,7 @@ from harness.inside import idle, say
 from fcgi_procmanager import *
 from fcgi_procmanager.basics.clock import FOREVER, monotonic
 from fcgi_procmanager.children.launch import Program
-from fcgi_procmanager.manager.loop import Part
+from fcgi_procmanager.manager.parts import PoolPart
 
 class Manager(ProcManager):
     def manager_init(self):
@@ -32,7 +32,7 @@ class Manager(ProcManager):
 """
 
 TELLS = """
-class Tells(Part):
+class Tells(PoolPart):
     def begin(self, half): say("begin", len(half.registry))
     def stop(self): say("stop")
     def last_line(self, status): say("last line", status)
@@ -43,7 +43,7 @@ class Tells(Part):
 
 # A part whose child is a program: it says how the child ended, and starts it once.
 HAS_A_CHILD = """
-class Keeper(Part):
+class Keeper(PoolPart):
     kind = "helper"
     def __init__(self, *arguments):
         self.arguments = arguments
@@ -54,7 +54,7 @@ class Keeper(Part):
     def ended(self, child, exit):
         say("ended", child.pid == self.child.pid, exit)
 
-class Other(Part):
+class Other(PoolPart):
     kind = "other helper"
     def ended(self, child, exit):
         say("not mine")
@@ -105,7 +105,7 @@ def test_a_part_is_closed_on_every_way_out(run_script: Run, way: str) -> None:
     script = run_script(
         HEAD
         + f"""
-class Closed(Part):
+class Closed(PoolPart):
     def close(self): say("close")
     {body}
 manager = ProcManager(2)
@@ -130,7 +130,7 @@ def test_a_part_has_its_turn_at_its_time_and_the_loop_sleeps_until_then(run_scri
     script = run_script(
         HEAD
         + """
-class Timer(Part):
+class Timer(PoolPart):
     turns = 0
     next_at = monotonic() + 0.3
     def turn(self, now):
@@ -157,7 +157,7 @@ def test_a_descriptor_of_a_part_wakes_the_loop(run_script: Run, pipe: tuple[int,
         HEAD
         + """
 os.set_blocking(0, False)
-class Reader(Part):
+class Reader(PoolPart):
     def descriptors(self):
         return (0,)
     def turn(self, now):
@@ -186,7 +186,7 @@ def test_a_part_can_have_the_pool_looked_at(run_script: Run, pipe: tuple[int, in
     script = run_script(
         HEAD
         + """
-class Sizing(Part):
+class Sizing(PoolPart):
     called = ()
     def descriptors(self):
         return self.called
@@ -215,7 +215,7 @@ def test_a_part_that_always_wants_the_pool_looked_at_keeps_nobody_from_being_rea
     script = run_script(
         HEAD
         + """
-class Restless(Part):
+class Restless(PoolPart):
     next_at = 0
     def turn(self, now):
         return True
@@ -321,7 +321,7 @@ def test_a_program_that_cannot_be_run_is_an_error_and_no_child(run_script: Run) 
     script = run_script(
         HEAD
         + """
-class Keeper(Part):
+class Keeper(PoolPart):
     kind = "helper"
     def begin(self, half):
         try:
@@ -346,7 +346,7 @@ idle(manager)
 
 
 HOLDS = """
-class Holds(Part):
+class Holds(PoolPart):
     holds_stop = True
     def stop(self): say("stop")
     def descriptors(self): return (0,) if self.holds_stop else ()

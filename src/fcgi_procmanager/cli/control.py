@@ -11,9 +11,10 @@ from typing import Any
 
 from ..basics import exits
 from ..basics.clock import monotonic
+from ..system.running import Running, found
 from .arguments import Options, seconds
 from .messages import complain
-from .running import INTERVAL, Manager, Pool, found
+from .pool import INTERVAL, Pool
 
 __all__ = ["add"]
 
@@ -68,7 +69,7 @@ def reload(options: Options) -> int:
         return exits.FAILED
 
 
-def _follow(manager: Manager, pool: Pool, timeout: float) -> str | None:
+def _follow(manager: Running, pool: Pool, timeout: float) -> str | None:
     """Watch the pool until it is renewed: None, or what went wrong."""
     deadline = monotonic() + timeout
     while not manager.ends_within(min(INTERVAL, max(0.0, deadline - monotonic()))):

@@ -15,7 +15,7 @@ from ..basics.clock import FOREVER, monotonic
 from ..basics.states import ManagerState, Role
 from ..errors import BootError, ConfigError, ListenError, ProcManagerError
 from ..manager.half import ManagerHalf
-from ..manager.loop import Part
+from ..manager.parts import PoolPart
 from ..manager.procmanager import ProcManager
 from ..sockets.listener import Listener
 from .messages import story
@@ -59,7 +59,7 @@ class Place:
     take_over: bool = False
 
 
-class Hosting(Part):
+class Hosting(PoolPart):
     """What the command adds to a manager: it loads the application in each worker, and keeps the log back until the first
     worker is ready, so that a mistake is one line and not the last of many."""
 

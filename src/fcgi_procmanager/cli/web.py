@@ -22,7 +22,7 @@ from ..children.registry import Child
 from ..errors import ConfigError
 from ..ipc.channel import Channel
 from ..manager.half import ManagerHalf
-from ..manager.loop import Part
+from ..manager.parts import PoolPart
 from ..manager.procmanager import ProcManager
 from ..sockets import addresses
 from ..sockets.binding import bind
@@ -36,7 +36,7 @@ _YOUNG = 1.0  # seconds; one that ends sooner would end again
 _MARGIN = 1.0  # seconds for Caddy to end after its own grace period
 
 
-class Web(Part):
+class Web(PoolPart):
     """The part of the manager's loop that keeps Caddy running. `target`, the listener of the workers, is set before `manage()`."""
 
     kind = "web server"

@@ -21,11 +21,12 @@ from ..children import launch
 from ..children.launch import Program
 from ..children.reaper import Reaper
 from ..children.registry import Child, Registry
+from ..events.inbox import Inbox
+from ..events.loop import Loop, Part
+from ..events.readiness import Readiness
 from ..ipc.channel import Channel
 from ..system import fastexit, signals
-from .inbox import Inbox
-from .loop import Loop, Part
-from .readiness import Readiness
+from .parts import PoolPart
 from .reports import Reports
 from .workers import Workers
 
@@ -42,7 +43,7 @@ _LEAST_TIME = 1.0  # seconds that the workers get to leave, however long a part 
 class ManagerHalf:
     """over: a stop was asked for, and nobody is left."""
 
-    def __init__(self, manager: ProcManager, parts: Iterable[Part]) -> None:
+    def __init__(self, manager: ProcManager, parts: Iterable[PoolPart]) -> None:
         self._manager = manager
         self._signals = manager._signals
         self.life = manager_life()
@@ -53,7 +54,8 @@ class ManagerHalf:
         self.workers = Workers(manager, self)
         self.reports = Reports(self.channel, self.workers.heard)
         self.readiness = Readiness(self._complete)
-        self.loop = Loop(self._signals, (self.inbox, self.reports, self.workers, self.readiness, *parts))
+        self.attending = tuple(parts)  # those that somebody has added
+        self.loop = Loop(self._signals, (self.inbox, self.reports, self.workers, self.readiness, *self.attending))
         self.reaper = Reaper(self.registry, manager.notify, self._ended, self.reports.hear)
         self.over = False
         self._stop_began = -FOREVER
@@ -84,7 +86,7 @@ class ManagerHalf:
         if not manager.no_signals:
             # Code that the hook loaded may ignore SIGCHLD: the system would then reap for us, and nobody would be told.
             self._signals.install(("CHLD",))
-        for part in self.parts:
+        for part in self.attending:
             part.begin(self)
         manager.notify("initialized")
         fastexit.remember_open_files()
@@ -128,7 +130,7 @@ class ManagerHalf:
 
     def drop(self) -> Channel:
         """In a new worker, signals held: let go of what is the manager's. Returns the channel to it."""
-        for part in self.parts:
+        for part in self.attending:
             part.forked()
         self.channel.keep_worker_ends()
         return self.channel
@@ -224,7 +226,7 @@ class ManagerHalf:
 
     def keeps_back(self, message: str) -> bool:
         """Whether a part has taken this line of the log, to be written later or never."""
-        return any(part.keeps_back(message) for part in self.parts)
+        return any(part.keeps_back(message) for part in self.attending)
 
     def _child_ended(self) -> None:
         self.reaper.child_ended = True

@@ -34,7 +34,7 @@ from ..system.proctitle import set_title
 from ..worker.gate import Gate
 from ..worker.worker import Worker, forget_children_of_manager, socket_of
 from .half import ManagerHalf
-from .loop import Part
+from .parts import PoolPart
 
 
 class ProcManager:
@@ -91,7 +91,7 @@ class ProcManager:
         self.listeners: list[Listener] = []
 
         self._signals = signals.Signals()
-        self._parts: list[Part] = []
+        self._parts: list[PoolPart] = []
         self._pidfiles: dict[str, PidFile] = {}  # held, by path
         self._worker = Worker(self._signals)
         _at_fork.add(self)
@@ -258,7 +258,7 @@ class ProcManager:
             self.leave(status)
         if self._half is not None:
             self._half.leave_nothing()  # the handlers stay until the last line is out: a TERM now would be a death by signal
-            for part in self._half.parts:
+            for part in self._half.attending:
                 part.last_line(status)
         self.notify(message)
         raise SystemExit(status)
@@ -336,7 +336,7 @@ class ProcManager:
             self._worker.close_gate()
             self._signals.close()
 
-    def attend(self, part: Part) -> None:
+    def attend(self, part: PoolPart) -> None:
         """Before `manage()`: let this part attend the manager's loop."""
         self._parts.append(part)
 
@@ -394,9 +394,9 @@ class ProcManager:
         fastexit.prepare()
         atexit.register(self._say_why)
         signals.unblock(mask)
-        self._boot(half.parts)
+        self._boot(half.attending)
 
-    def _boot(self, parts: tuple[Part, ...]) -> None:
+    def _boot(self, parts: tuple[PoolPart, ...]) -> None:
         self._leave_if_told()
         suffix = "".join(part.starting_suffix for part in parts)
         if suffix:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Callable
 
+from ..events.loop import Part
 from ..ipc.channel import Channel
-from .loop import Part
 
 Heard = Callable[[bytes, int, str], None]
 

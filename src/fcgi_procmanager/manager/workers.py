@@ -15,8 +15,8 @@ from ..children import launch
 from ..children.registry import WORKER, Child
 from ..children.respawn import DEATHS_PER_SECOND, Respawn
 from ..children.rollout import plain, snapshot
+from ..events.loop import Part
 from ..ipc.channel import READY, REFUSED, SERVED
-from .loop import Part
 
 if TYPE_CHECKING:
     from .half import ManagerHalf

@@ -1,46 +1,37 @@
-"""The manager's loop: what it waits for, and the parts that attend it.
+"""The loop of a process that keeps children: what it waits for, and the parts that attend it.
 
-Runs in the manager. A part is one concern: signals, reports of the workers, systemd, a web server in front, a log that is held
-back. The loop knows none of them. Must never wait for anything but the descriptors and the times of its parts.
+Runs in a manager, and in the superdaemon. A part is one concern: signals, reports of the workers, systemd, a web server in
+front, a log. The loop knows none of them. Must never wait for anything but the descriptors and the times of its parts.
 """
 
 from __future__ import annotations
 
 import select
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ..basics.clock import FOREVER, milliseconds, monotonic
 from ..basics.exits import Exit
 from ..children.registry import Child
 from ..system.signals import Signals
 
-if TYPE_CHECKING:
-    from .half import ManagerHalf
-
 
 class Part:
     """Something that attends the loop. What a part does not need, it leaves as it is here.
 
     next_at: monotonic seconds at which it wants a turn. kind: of the children that are its own, in the words of the log.
-    holds_stop: it has something to finish before the workers are asked to leave. starting_suffix: added to the title of a worker
-    that is not ready yet.
+    holds_stop: it has something to finish before the workers are asked to leave.
     """
 
     next_at: float = FOREVER
     kind: str = ""
     holds_stop: bool = False
-    starting_suffix: str = ""
 
     def descriptors(self) -> Iterable[int]:
         """Those that wake the loop when there is something to read."""
         return ()
 
-    def begin(self, half: ManagerHalf) -> None:
-        """The manager is prepared, and its hook has been called; no worker is there yet."""
-
     def turn(self, now: float) -> bool:
-        """Do what is due. True when whoever runs the loop should look at the pool."""
+        """Do what is due. True when whoever runs the loop should look at its children."""
         return False
 
     def ended(self, child: Child, exit: Exit) -> None:
@@ -49,21 +40,8 @@ class Part:
     def stop(self) -> None:
         """A gentle stop begins."""
 
-    def keeps_back(self, message: str) -> bool:
-        """Hear a line of the manager's log. True when it is not to be written now."""
-        return False
-
-    def last_line(self, status: int) -> None:
-        """The manager has left nobody behind, and says its last line next."""
-
     def close(self) -> None:
-        """The manager leaves, for whatever reason. May be called more than once."""
-
-    def forked(self) -> None:
-        """In a new worker, signals held: let go of what is the manager's."""
-
-    def prepare_worker(self) -> None:
-        """In a new worker, before `server_init`. BootError as there."""
+        """The process leaves, for whatever reason. May be called more than once."""
 
 
 class Loop:
@@ -78,7 +56,7 @@ class Loop:
         return min((part.next_at for part in self.parts), default=FOREVER)
 
     def turn(self) -> bool:
-        """Let each part do what is due. True when one of them says that the pool should be looked at."""
+        """Let each part do what is due. True when one of them says that the children should be looked at."""
         now = monotonic()
         news = [part.turn(now) for part in self.parts]  # each has its turn
         return any(news)

@@ -1,0 +1,100 @@
+"""The pool of a running manager, seen from outside.
+
+Runs in a process of its own, beside the pool. Must never touch it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import psutil
+
+from ..basics.clock import monotonic
+from .hosting import STARTING
+
+__all__ = ["INTERVAL", "Pool"]
+
+INTERVAL = 0.02  # seconds between two looks at the workers
+_SETTLED = 0.2  # seconds without a change: what is broken at once shows by then
+_PAUSE = 1.0  # seconds without any worker, after some ended: they have failed several times in a row
+
+
+class Pool:
+    """The workers of a manager, seen from outside: those that were there at first, and those that came.
+
+    A worker runs its manager's program. Its title says while it is starting, if its manager was started by this command; of
+    another manager's worker it can only be seen that it does not end at once.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._titles_tell = False  # a worker that has just been forked still has its manager's title, and others do not
+        self._starting = self._workers()  # worker -> whether it is starting
+        self._old = set(self._starting)
+        self._gone: set[psutil.Process] = set()  # new ones that have ended
+        self._changed_at = monotonic()
+
+    def look(self) -> None:
+        """See who is there now."""
+        before, self._starting = self._starting, self._workers()
+        if before.keys() != self._starting.keys():
+            self._changed_at = monotonic()
+            self._gone |= before.keys() - self._starting.keys() - self._old
+
+    @property
+    def renewed(self) -> bool:
+        enough = self._ready >= max(1, len(self._old))
+        settled = monotonic() - self._changed_at >= _SETTLED
+        return enough and settled and not self._remaining and self._ready == len(self._starting)
+
+    @property
+    def failing(self) -> bool:
+        """None is ready, and more new ones have ended than one round of them, or the manager has begun to hold back."""
+        holding_back = bool(self._gone) and not self._starting and monotonic() - self._changed_at >= _PAUSE
+        return not self._ready and (holding_back or len(self._gone) >= len(self._old) + 2)
+
+    def describe(self) -> str:
+        return f"{self._remaining} of {len(self._old)} workers still to be replaced, {self._ready} new ones ready"
+
+    @property
+    def _remaining(self) -> int:
+        return len(self._old & self._starting.keys())
+
+    @property
+    def _ready(self) -> int:
+        return sum(not starting for worker, starting in self._starting.items() if worker not in self._old)
+
+    def _workers(self) -> dict[psutil.Process, bool]:
+        try:
+            manager = psutil.Process(self._pid)
+            program, title, children = _program(manager), _title(manager), manager.children()
+        except psutil.NoSuchProcess:
+            return {}
+        titles: dict[psutil.Process, str] = {}
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.status() != psutil.STATUS_ZOMBIE and _program(child) == program:
+                    titles[child] = _title(child)
+        self._titles_tell = self._titles_tell or any(_settled(own, title) for own in titles.values())
+        return {child: self._is_starting(own, title) for child, own in titles.items()}
+
+    def _is_starting(self, title: str, managers: str) -> bool:
+        """By its title. One that is ending has none, and will not be ready either."""
+        return not title or title.endswith(STARTING) or (title == managers and self._titles_tell)
+
+
+def _settled(title: str, managers: str) -> bool:
+    """A title that a worker keeps. One that is starting shows another only for now: it may become its manager's."""
+    return title not in ("", managers) and not title.endswith(STARTING)
+
+
+def _title(process: psutil.Process) -> str:
+    return " ".join(process.cmdline()).rstrip()
+
+
+def _program(process: psutil.Process) -> str | None:
+    """What it runs, which tells a worker from Caddy and from helpers that the application started; None if secret."""
+    try:
+        return str(process.exe())
+    except psutil.AccessDenied:
+        return None
