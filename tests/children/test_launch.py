@@ -574,7 +574,7 @@ def test_a_program_that_cannot_be_run_is_an_error_in_the_parent(tmp_path: Path, 
     program, recorded, before = make(tmp_path), [], open_fds()
     with pytest.raises(OSError) as caught:
         launch.execute(program, recorded.append)
-    assert (caught.value.errno, caught.value.filename) == (number, program.arguments[0])
+    assert (caught.value.errno, caught.value.filename) == (number, program.directory or program.arguments[0])
     (pid,) = recorded
     assert process_state(pid) is None, "reaped"
     assert open_fds() == before

@@ -19,10 +19,13 @@ from dataclasses import dataclass, field
 from typing import Callable, NoReturn
 
 from ..basics import log
+from ..basics.clock import monotonic
 from ..system import atfork, signals
+from .registry import Child, Children
 
 Record = Callable[[int], object]
 
+_CHDIR, _EXEC = b"c", b"e"  # the step that failed in the child
 _EXEC_FAILED = 127  # as shells have it
 _EXEC_PATIENCE = 10_000  # milliseconds until a program that neither runs nor fails is left to the one who waits for it
 _PR_SET_PDEATHSIG = 1
@@ -36,7 +39,8 @@ class Program:
 
     descriptors: those the program gets, its number -> ours; 0, 1 and 2 are inherited unless named, all others are closed.
     environment: the whole of it. directory: where it starts. session: in a session of its own, so that a terminal's control-C
-    does not reach it. dies_with_us: it gets TERM when this manager is gone, even by KILL (Linux).
+    does not reach it. dies_with_us: it gets TERM when this manager is gone, even by KILL (Linux). pid_variable: the name of a
+    variable that is to have its pid.
     """
 
     arguments: Sequence[str]
@@ -45,6 +49,7 @@ class Program:
     directory: str | None = None
     session: bool = False
     dies_with_us: bool = False
+    pid_variable: str = ""
 
 
 def fork(record: Record, become: Callable[[set[int]], object]) -> int:
@@ -69,34 +74,54 @@ def fork(record: Record, become: Callable[[set[int]], object]) -> int:
 
 def execute(program: Program, record: Record) -> int:
     """A child that becomes `program`. Returns its pid, which `record` was called with, once it has. Raises OSError when the
-    program cannot be run, and is reaped, or the system refuses to fork."""
+    program cannot be run, and is reaped, or the system refuses to fork. Its file name says which: the program, the directory, or
+    none."""
     prepared = _Prepared(program)
     told, tell = os.pipe()
     try:
         pid = fork(record, lambda mask: prepared.become(tell, mask))
         os.close(tell)
         tell = -1
-        number = _failure(told)
+        failure = _failure(told)
     finally:
         for end in (told, tell):
             if end >= 0:
                 os.close(end)
-    if number:
+    if failure:
         # The system reaps where SIGCHLD is ignored; else a thread of the application may have.
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, 0)
-        raise OSError(number, os.strerror(number), program.arguments[0])
+        step, number = failure[:1], int(failure[1:])
+        raise OSError(number, os.strerror(number), program.directory if step == _CHDIR else program.arguments[0])
     return pid
 
 
-def _failure(told: int) -> int:
-    """The error number of the child that could not execute; 0 at the end of file, which is its success."""
+def start(program: Program, children: Children, generation: int = 0, forked: Record = int) -> Child:
+    """A child of this kind that becomes `program`. forked: called with its pid before it does. Raises as `execute`, and leaves
+    no trace of it then."""
+    recorded: list[Child] = []
+
+    def record(pid: int) -> None:
+        recorded.append(children.add(pid, monotonic(), generation))
+        forked(pid)
+
+    try:
+        execute(program, record)
+    except OSError:
+        for child in recorded:
+            children.remove(child.pid)
+        raise
+    return recorded[0]
+
+
+def _failure(told: int) -> bytes:
+    """What the child that could not execute has written; nothing at the end of file, which is its success."""
     poller = select.poll()
     poller.register(told, select.POLLIN)
     # Another thread may fork while the pipe is open, and its child holds it until it executes something or ends.
     if not poller.poll(_EXEC_PATIENCE):
-        return 0
-    return int(os.read(told, 16) or b"0")
+        return b""
+    return os.read(told, 16)
 
 
 class _Prepared:
@@ -106,6 +131,8 @@ class _Prepared:
         self._program = program
         self._prctl = _prctl() if program.dies_with_us else None
         self._parent = os.getpid()
+        self._environment = dict(program.environment)
+        self._step = _EXEC
 
     def become(self, tell: int, mask: set[int]) -> NoReturn:
         """In the child: the program, or the reason why not."""
@@ -114,9 +141,9 @@ class _Prepared:
             tell = fcntl.fcntl(tell, fcntl.F_DUPFD_CLOEXEC, max(self._program.descriptors, default=0) + 1)
             self._execute(mask)
         except OSError as error:
-            os.write(tell, b"%d" % (error.errno or errno.EIO))
+            os.write(tell, self._step + b"%d" % (error.errno or errno.EIO))
         except BaseException:
-            os.write(tell, b"%d" % errno.EIO)
+            os.write(tell, self._step + b"%d" % errno.EIO)
         finally:
             os._exit(_EXEC_FAILED)
 
@@ -130,18 +157,22 @@ class _Prepared:
             if os.getppid() != self._parent:
                 os._exit(_EXEC_FAILED)
         if program.directory is not None:
+            self._step = _CHDIR
             os.chdir(program.directory)
+            self._step = _EXEC
         _arrange(program.descriptors)
         _close_others(program.descriptors)
         for name in _IGNORED_BY_PYTHON:
             if hasattr(signal, name):
                 signal.signal(getattr(signal, name), signal.SIG_DFL)
         # A handler of ours must not run any more: what comes from now on takes its default action, as in the program.
-        for name in signals.MANAGER_SIGNALS:
+        for name in signals.HANDLED:
             signal.signal(signals.number(name), signal.SIG_DFL)
         signal.set_wakeup_fd(-1)
         signals.unblock(mask)
-        os.execvpe(program.arguments[0], list(program.arguments), dict(program.environment))
+        if program.pid_variable:
+            self._environment[program.pid_variable] = str(os.getpid())
+        os.execvpe(program.arguments[0], list(program.arguments), self._environment)
 
 
 def _arrange(descriptors: Mapping[int, int]) -> None:

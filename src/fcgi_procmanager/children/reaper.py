@@ -13,7 +13,7 @@ from typing import Callable
 from ..basics.clock import FOREVER, monotonic
 from ..basics.exits import Exit
 from ..basics.states import WorkerEvent
-from ..system import signals
+from ..system import signals, trees
 from .ladder import Ladder
 from .registry import WORKER, Child, Registry
 
@@ -22,10 +22,16 @@ Ended = Callable[[Child, Exit], None]
 
 class Reaper:
     """notify: for one line of the log. ended: called with each child of ours that is gone, after it was announced.
-    hear_reports: called before that, to hear what the child has reported."""
+    hear_reports: called before that, to hear what the child has reported. whole_trees: KILL is also for what a child has
+    started: it cannot end its own any more."""
 
     def __init__(
-        self, registry: Registry, notify: Callable[[str], None], ended: Ended, hear_reports: Callable[[], object]
+        self,
+        registry: Registry,
+        notify: Callable[[str], None],
+        ended: Ended,
+        hear_reports: Callable[[], object],
+        whole_trees: bool = False,
     ) -> None:
         self.registry = registry
         self.child_ended = False  # SIGCHLD came since the last look at who is lost
@@ -33,6 +39,7 @@ class Reaper:
         self._notify = notify
         self._ended = ended
         self._hear_reports = hear_reports
+        self._whole_trees = whole_trees
 
     @property
     def next_at(self) -> float:
@@ -87,11 +94,11 @@ class Reaper:
         self._notify(f"sending {first} to PIDs, " + " ".join(str(child.pid) for child in chosen))
         self.ask_to_leave(chosen, timeout, first)
 
-    def ask_to_leave(self, chosen: Iterable[Child], timeout: float, first: str = "TERM") -> None:
+    def ask_to_leave(self, chosen: Iterable[Child], timeout: float, first: str = "TERM", repeated: bool = True) -> None:
         """The same, without a word."""
         now = monotonic()
         for child in chosen:
-            self.registry.retire(child, Ladder(now, timeout, first))
+            self.registry.retire(child, Ladder(now, timeout, first, repeated))
         self.escalate()
 
     def escalate(self) -> None:
@@ -122,6 +129,8 @@ class Reaper:
 
     def _send(self, child: Child, name: str) -> None:
         try:
+            if name == "KILL" and self._whole_trees:
+                trees.kill(child.pid)
             os.kill(child.pid, signals.number(name))
         except ProcessLookupError:
             self.gone(child.pid, Exit(None))  # not even a zombie is left: somebody else reaped it

@@ -84,8 +84,8 @@ class Children:
         if child.ladder is None:
             self._forget_staying(child.pid)
             self.leaving[child.pid] = child
-        elif child.ladder.deadline <= ladder.deadline:
-            return
+        else:
+            ladder.deadline = min(ladder.deadline, child.ladder.deadline)
         child.ladder = ladder
 
     def remove(self, pid: int) -> Child | None:

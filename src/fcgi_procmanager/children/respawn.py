@@ -77,7 +77,7 @@ class Respawn:
         """The system has no process to spare: nobody is forked for a while. Returns the delay in seconds."""
         self.failures += 1
         self._failed_at = now
-        delay = _delay(max(2, self.failures))
+        delay = retry_delay(max(2, self.failures))
         self._no_fork_before = max(self._no_fork_before, now + delay)
         return delay
 
@@ -116,9 +116,9 @@ class Respawn:
             self.failures += 1
             self._failed_at = now
         if self.failures < 2:
-            return 0.0  # accidents happen
+            return 0.0
         self._held_back += 1
-        delay = _delay(self.failures)
+        delay = retry_delay(self.failures)
         self._retry_at = max(self._retry_at, now + delay)
         return delay
 
@@ -165,6 +165,9 @@ class Budget:
         self._looked_at = max(self._looked_at, now)
 
 
-def _delay(attempt: int) -> float:
+def retry_delay(attempt: int) -> float:
+    """Seconds before the attempt that follows so many failures in a row; the first is repeated at once."""
+    if attempt < 2:
+        return 0.0  # accidents happen
     # A crash loop that lasts a day would otherwise end in an OverflowError.
     return min(MAX_DELAY, FIRST_DELAY * 2.0 ** min(attempt - 2, 60))

@@ -1,7 +1,8 @@
-"""What systemd is told of the pool, as a part of the manager's loop."""
+"""What systemd, or the superdaemon that started us, is told of our children, as a part of the loop."""
 
 from __future__ import annotations
 
+import os
 from typing import Callable
 
 from ..system import sdnotify
@@ -9,16 +10,20 @@ from .loop import Part
 
 
 class Readiness(Part):
-    """complete: whether as many workers are ready as are wanted, and nobody is leaving."""
+    """complete: whether everything that is wanted is there and ready, and nothing is being replaced."""
 
     def __init__(self, complete: Callable[[], bool]) -> None:
         self._complete = complete
         self._announce = True
+        self._descriptor = sdnotify.take_descriptor()
 
     def turn(self, now: float) -> bool:
         if self._announce and self._complete():
             self._announce = False
             sdnotify.ready()
+            if self._descriptor >= 0:
+                sdnotify.write_newline(self._descriptor)
+                self.close()
         return False
 
     def reloading(self) -> None:
@@ -28,3 +33,9 @@ class Readiness(Part):
     def stop(self) -> None:
         self._announce = False
         sdnotify.stopping()
+
+    def close(self) -> None:
+        """Also in a new worker: the newline is not its to write."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1

@@ -21,6 +21,7 @@ from ..children import launch
 from ..children.launch import Program
 from ..children.reaper import Reaper
 from ..children.registry import Child, Registry
+from ..children.stop import Stop
 from ..events.inbox import Inbox
 from ..events.loop import Loop, Part
 from ..events.readiness import Readiness
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
     from .procmanager import ProcManager
 
 _GLANCE = 0.1  # seconds; plain `os.wait` hears no report and no timer, so without signals those are looked for
-# Seconds: a second TERM or INT that comes sooner is the first one once more. A supervisor may signal its child and then the
-# group that it is in, and a terminal's control-C reaches both.
-_SAME_REQUEST = 1.0
-_LEAST_TIME = 1.0  # seconds that the workers get to leave, however long a part has held the stop
 
 
 class ManagerHalf:
@@ -58,7 +55,7 @@ class ManagerHalf:
         self.loop = Loop(self._signals, (self.inbox, self.reports, self.workers, self.readiness, *self.attending))
         self.reaper = Reaper(self.registry, manager.notify, self._ended, self.reports.hear)
         self.over = False
-        self._stop_began = -FOREVER
+        self._stop = Stop(-FOREVER)
         self._killed_before_stop = 0
         self._asked = False  # while stopping: the workers have been asked to leave
         self._look_due = False  # the size of the pool was set
@@ -130,6 +127,7 @@ class ManagerHalf:
 
     def drop(self) -> Channel:
         """In a new worker, signals held: let go of what is the manager's. Returns the channel to it."""
+        self.readiness.close()
         for part in self.attending:
             part.forked()
         self.channel.keep_worker_ends()
@@ -214,15 +212,7 @@ class ManagerHalf:
 
     def execute(self, program: Program, kind: str) -> Child:
         """For a part: a child of its kind that becomes `program`. Raises OSError."""
-        recorded: list[Child] = []
-        children = self.registry.of(kind)
-        try:
-            launch.execute(program, lambda pid: recorded.append(children.add(pid, monotonic())))
-        except OSError:
-            for child in recorded:
-                children.remove(child.pid)
-            raise
-        return recorded[0]
+        return launch.start(program, self.registry.of(kind))
 
     def keeps_back(self, message: str) -> bool:
         """Whether a part has taken this line of the log, to be written later or never."""
@@ -242,7 +232,7 @@ class ManagerHalf:
         """Ask everybody to leave, and run the loop until they are gone. The parts hear of it first."""
         if self.running:
             self.life.on(ManagerEvent.STOP)
-            self._stop_began = monotonic()
+            self._stop = Stop(monotonic())
             self._killed_before_stop = self.reaper.killed  # in a reload, which says nothing about the stop
             for part in self.parts:
                 part.stop()
@@ -264,19 +254,12 @@ class ManagerHalf:
         workers = self.workers.children
         if not self._asked and not (len(workers) and any(part.holds_stop for part in self.parts)):
             self._asked = True
-            self.reaper.retire(workers.everybody, self._time_to_leave)
+            self.reaper.retire(workers.everybody, self._stop.time_left(self._manager.die_timeout, monotonic()))
         self.over = self._asked and not len(workers)
 
-    @property
-    def _time_to_leave(self) -> float:
-        """What is left of `die_timeout`: it is one limit for the whole stop. 0 for none."""
-        whole = self._manager.die_timeout
-        return whole and max(min(whole, _LEAST_TIME), whole - (monotonic() - self._stop_began))
-
     def _insist(self, name: str) -> None:
-        """A signal while stopping. HUP and the rest mean nothing any more."""
-        again = name in ("TERM", "INT") and monotonic() - self._stop_began >= _SAME_REQUEST
-        if name != "QUIT" and not again:
+        """A signal while stopping."""
+        if not self._stop.insists(name, monotonic()):
             return
         if self.life.state is not ManagerState.KILLING:
             count = len(self.workers.children)

@@ -1,15 +1,18 @@
-"""Telling systemd how we are: one datagram per change of state, to the socket named by NOTIFY_SOCKET.
+"""Telling who started us how we are: one datagram per change of state, to the socket named by NOTIFY_SOCKET.
 
-The manager runs it. It must never block, never raise, and never be needed: without systemd it does nothing.
+That is systemd, or a superdaemon, which also gives a descriptor that waits for a newline. The manager runs it, and so does
+the superdaemon. It must never block, never raise, and never be needed: when nobody asks it does nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+import stat
 import time
 
-__all__ = ["notify", "ready", "reloading", "stopping"]
+__all__ = ["notify", "ready", "reloading", "stopping", "take_descriptor", "write_newline"]
 
 
 def notify(state: str) -> bool:
@@ -40,6 +43,27 @@ def reloading(status: str | None = None) -> bool:
 def stopping(status: str | None = None) -> bool:
     """The manager begins to stop."""
     return notify(_lines("STOPPING=1", status))
+
+
+def take_descriptor() -> int:
+    """The one on which a superdaemon waits for a newline, -1 if there is none. The variable goes: a child would write to a
+    descriptor that means something else."""
+    text = os.environ.pop("SERVER_STARTER_NOTIFY_FD", "")
+    if not (text.isascii() and text.isdigit() and len(text) <= 6):
+        return -1
+    try:
+        if not stat.S_ISFIFO(os.fstat(int(text)).st_mode):
+            return -1
+        os.set_inheritable(int(text), False)
+    except OSError:
+        return -1
+    return int(text)
+
+
+def write_newline(descriptor: int) -> None:
+    """Ready, on that descriptor."""
+    with contextlib.suppress(OSError):
+        os.write(descriptor, b"\n")
 
 
 def _lines(state: str, status: str | None) -> str:

@@ -42,8 +42,10 @@ MANAGER_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "TTIN", "TTOU", "CHLD")
 LEAVE_SIGNALS = ("TERM", "HUP")  # what asks a worker to leave
 # INT reaches a worker only from a terminal, together with its manager, which then stops it in order: noted, not obeyed.
 WORKER_SIGNALS = ("TERM", "HUP", "INT")
+SUPERDAEMON_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "CHLD")
+HANDLED = tuple(dict.fromkeys((*MANAGER_SIGNALS, *WORKER_SIGNALS, *SUPERDAEMON_SIGNALS)))  # by anyone of ours
 
-_NUMBER = {name: int(getattr(signal, f"SIG{name}")) for name in MANAGER_SIGNALS}
+_NUMBER = {name: int(getattr(signal, f"SIG{name}")) for name in HANDLED}
 _DEFAULT, _IGNORE = int(signal.SIG_DFL), int(signal.SIG_IGN)
 _NAME = {number: name for name, number in _NUMBER.items()}
 _siginterrupt = signal.siginterrupt

@@ -1,0 +1,73 @@
+"""A program that was started and is not known to be good yet.
+
+Runs in a manager of programs, and in the superdaemon. Must never take the silence of a program that announces itself for health.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Callable
+
+from ..basics.clock import monotonic
+from ..ipc.announcement import Announcement
+from . import launch
+from .launch import Program
+from .registry import Child, Children
+from .trial import Trial, Verdict
+
+
+class Starting:
+    """child: what was started."""
+
+    def __init__(self, child: Child, trial: Trial, announcement: Announcement | None) -> None:
+        self.child = child
+        self._trial = trial
+        self._announcement = announcement
+
+    @property
+    def next_at(self) -> float:
+        return self._trial.next_at
+
+    def descriptors(self) -> Iterable[int]:
+        """Readable when it has something to say."""
+        return self._announcement.descriptors() if self._announcement is not None else ()
+
+    def verdict(self, now: float) -> Verdict:
+        if self._announcement is not None and self._announcement.is_ready(self.child.pid):
+            self._trial.announced = True
+        return self._trial.verdict(now)
+
+    def close(self) -> None:
+        """May be called twice."""
+        if self._announcement is not None:
+            self._announcement.close()
+            self._announcement = None
+
+
+def start(
+    program: Program,
+    children: Children,
+    generation: int,
+    interval: float,
+    ready_timeout: float | None,
+    forked: Callable[[int], object] = int,
+) -> Starting:
+    """Run `program` as a child of this kind. Raises as `launch.start`."""
+    announcement = Announcement() if ready_timeout is not None else None
+    try:
+        if announcement is not None:
+            number = max(2, *program.descriptors) + 1 if program.descriptors else 3
+            program = replace(
+                program,
+                environment={**program.environment, **announcement.environment(number)},
+                descriptors={**program.descriptors, number: announcement.tell},
+            )
+        child = launch.start(program, children, generation, forked)
+    except BaseException:
+        if announcement is not None:
+            announcement.close()
+        raise
+    if announcement is not None:
+        announcement.started()
+    return Starting(child, Trial(monotonic(), interval, ready_timeout), announcement)
