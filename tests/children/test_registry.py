@@ -51,13 +51,13 @@ def test_a_worker_asked_to_leave_may_still_report() -> None:
     assert (child.state, child.ready_at, children.ready) == (WorkerState.RETIRING, 2.0, 0)
 
 
-def test_asked_twice_the_nearer_deadline_holds() -> None:
+def test_asked_twice_the_nearer_deadline_holds_and_the_last_signal() -> None:
     children = Children()
     child = children.add(7, 0)
-    far, near = Ladder(0, 60), Ladder(1, 5)
-    for ladder, holds in ((far, far), (near, near), (far, near), (Ladder(0, None), near)):
+    for ladder, deadline in ((Ladder(0, 60), 60), (Ladder(1, 5), 6), (Ladder(0, 60), 6), (Ladder(0, None, "USR1"), 6)):
         children.retire(child, ladder)
-        assert child.ladder is holds
+        assert child.ladder is ladder
+        assert ladder.deadline == deadline
     assert len(children) == 1
 
 
