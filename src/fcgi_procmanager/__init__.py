@@ -8,7 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than `starter`
 if TYPE_CHECKING:
-    from .errors import BootError, ConfigError, ListenError, PidFileError, ProcManagerError, ProtocolError
+    from .errors import BootError, ConfigError, ControlError, ListenError, PidFileError, ProcManagerError, ProtocolError
     from .fastcgi import FastCGI, WSGIServer, adopt
     from .manager.procmanager import ProcManager
 
@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 __all__ = [
     "BootError",
     "ConfigError",
+    "ControlError",
     "FastCGI",
     "ListenError",
     "PidFileError",

@@ -26,5 +26,9 @@ class BootError(ProcManagerError):
     """A worker cannot be prepared, and trying again would not help (no such module, no such attribute)."""
 
 
+class ControlError(ProcManagerError):
+    """The operator's move: nothing is running that could be told, or it has not done what it was told."""
+
+
 class ProtocolError(ProcManagerError):
     """The peer's move: bytes that are not FastCGI, or more of them than the limits allow."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
 
 from ..errors import ConfigError
@@ -72,6 +73,14 @@ def text(name: str, value: object) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise ConfigError(f"{name} must be a string without NUL, not {value!r}")
     return value
+
+
+def signal_name(name: str, value: object) -> str:
+    """Without its SIG, in capitals. One that a process can be sent and can obey in its own way."""
+    short = value.upper().removeprefix("SIG") if isinstance(value, str) else ""
+    if not hasattr(signal, f"SIG{short}") or short.startswith("_") or short in ("KILL", "STOP", ""):
+        raise ConfigError(f"{name} must be the name of a signal, such as TERM, not {value!r}")
+    return short
 
 
 def path(name: str, value: object) -> str | os.PathLike[str] | None:

@@ -120,7 +120,11 @@ class Reaper:
         for child in self.registry.everybody:
             self.kill(child)
         for child in self.registry.everybody:
-            self.gone(child.pid, _collect(child.pid))
+            self.wait_for(child)
+
+    def wait_for(self, child: Child) -> None:
+        """One that was sent KILL."""
+        self.gone(child.pid, _collect(child.pid))
 
     def kill(self, child: Child) -> None:
         """KILL. It is reaped in its time."""

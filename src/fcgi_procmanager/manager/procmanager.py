@@ -25,7 +25,7 @@ from ..ipc.baton import Baton
 from ..ipc.channel import READY, REFUSED, SERVED
 from ..sockets.addresses import parse_address
 from ..sockets.binding import bind
-from ..sockets.inherited import inherit, systemd_listeners
+from ..sockets.inherited import inherit, superdaemon_listeners, systemd_listeners
 from ..sockets.listener import Listener, close_copies
 from ..system import capacity, fastexit, signals
 from ..system.atfork import AtFork
@@ -131,14 +131,14 @@ class ProcManager:
         take_over: bool = False,
     ) -> Listener:
         """Bind `address` once, for all workers, before `manage()`. Forms: `/path.sock`, `host:port`, `[v6]:port`, `fd:N`;
-        None for what systemd or a FastCGI spawner handed over (LISTEN_FDS, else descriptor 0).
+        None for what systemd, a superdaemon or a FastCGI spawner handed over (LISTEN_FDS, SERVER_STARTER_PORT, descriptor 0).
 
         `mode` and `owner` ("user:group") are of a socket file, by default 0660 and ours; it is removed when the manager
         ends. `take_over` moves into the place of a living server, which goes on with the connections it has; without it such
         a socket file is refused. Raises ConfigError and ListenError.
         """
         if address is None and not take_over:
-            found = systemd_listeners() or [inherit(0)]
+            found = systemd_listeners() or superdaemon_listeners() or [inherit(0)]
         else:
             found = [bind(parse_address(address), backlog=backlog, mode=mode, owner=owner, take_over=take_over)]
         if not self.listeners:

@@ -26,16 +26,17 @@ def bind(
     mode: int | None = None,
     owner: str | None = None,
     take_over: bool = False,
+    datagrams: bool = False,
 ) -> Listener:
     """Listen on `address`. `mode` (default 0o660), `owner` ('user', 'user:group', ':group') and `take_over`, which moves
-    into the place of a living server, are for socket files."""
+    into the place of a living server, are for socket files. `datagrams`: UDP, for a host and port."""
     _check_backlog(backlog)
     if checks.flag("take_over", take_over) and address.kind != "unix":
         raise ConfigError(f"take_over is for a socket file, and {address.describe()} is none: leave it out")
     if address.kind == "fd":
         return inherit(address.number)
     if address.kind == "tcp":
-        return _bind_tcp(address, backlog)
+        return _bind_tcp(address, backlog, socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM)
     sock, bound = listen_on(address.path, backlog, mode, owner, take_over)
     return Listener(sock, address, bound)
 
@@ -45,11 +46,11 @@ def _check_backlog(backlog: int) -> None:
         raise ConfigError(f"backlog must be a whole number from 0 up, not {backlog!r}")
 
 
-def _bind_tcp(address: Address, backlog: int) -> Listener:
+def _bind_tcp(address: Address, backlog: int, kind: int) -> Listener:
     last: OSError | None = None
-    for family, target in _resolve(address):
+    for family, target in _resolve(address, kind):
         try:
-            sock = _listen_tcp(family, target, backlog)
+            sock = _listen_tcp(family, target, backlog, kind)
         except OSError as error:
             last = error
             # Only an address that this machine lacks makes way for the next one: going on past one in use would
@@ -61,25 +62,27 @@ def _bind_tcp(address: Address, backlog: int) -> Listener:
     raise _tcp_error(address, last) from last
 
 
-def _resolve(address: Address) -> list[tuple[int, tuple[object, ...]]]:
+def _resolve(address: Address, kind: int) -> list[tuple[int, tuple[object, ...]]]:
     if not address.host:
         return [(socket.AF_INET, ("0.0.0.0", address.port))]
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        found = socket.getaddrinfo(address.host, address.port, type=kind, flags=socket.AI_PASSIVE)
     except (socket.gaierror, UnicodeError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a host name"
         raise ListenError(f"{address.describe()}: the host cannot be resolved ({reason}): check its spelling") from None
     return [(family, target) for family, _, _, _, target in found]
 
 
-def _listen_tcp(family: int, target: tuple[object, ...], backlog: int) -> socket.socket:
-    sock = socket.socket(family, socket.SOCK_STREAM)
+def _listen_tcp(family: int, target: tuple[object, ...], backlog: int, kind: int) -> socket.socket:
+    sock = socket.socket(family, kind)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if kind == socket.SOCK_STREAM:  # of datagrams it would let a second server take this one's
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(target)
-        sock.listen(backlog)
+        if kind == socket.SOCK_STREAM:
+            sock.listen(backlog)
         sock.setblocking(False)
     except BaseException:
         sock.close()

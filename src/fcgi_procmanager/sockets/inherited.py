@@ -1,4 +1,4 @@
-"""Listening sockets that this process was started with: by systemd, or by a FastCGI spawner on descriptor 0.
+"""Listening sockets that this process was started with: by systemd, a superdaemon, or a FastCGI spawner on descriptor 0.
 
 The manager (or a single process) takes them here, before its first fork. Must never close a descriptor that proved not to be a
 listening socket, and never accept a connection.
@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 
 from ..errors import ListenError
+from . import serverports
 from .addresses import Address
 from .listener import Listener
 
@@ -55,15 +57,57 @@ def systemd_listeners() -> list[Listener]:
 
     The variables go in any case: a child whose pid happens to match would take descriptors that mean something else.
     """
-    pid, count, _ = (os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
+    return _inherit_all(_take_systemd_variables()[0])
+
+
+def take_systemd_sockets() -> list[tuple[Listener, str]]:
+    """The same for who only hands them on: with their names, under their own addresses, and sockets for datagrams as well."""
+    numbers, names = _take_systemd_variables()
+    return [(_own_address(number), name) for number, name in zip(numbers, names)]
+
+
+def superdaemon_listeners() -> list[Listener]:
+    """The sockets of a superdaemon, none if there is none. Its variable goes as well."""
+    text = os.environ.pop(serverports.VARIABLE, "")
+    try:
+        numbers = serverports.parse(text).values()
+    except ValueError as error:
+        raise ListenError(f"{error}: let a superdaemon set it, or give an address") from None
+    return _inherit_all(numbers)
+
+
+def _take_systemd_variables() -> tuple[range, list[str]]:
+    """The descriptors, and as many names."""
+    pid, count, text = (os.environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
     if not (pid.isascii() and pid.isdigit() and count.isascii() and count.isdigit()):
-        return []
+        return range(0), []
     if len(pid) > 9 or len(count) > 9 or int(pid) != os.getpid():
-        return []
-    return _inherit_all(range(SYSTEMD_FIRST, SYSTEMD_FIRST + int(count)))
+        return range(0), []
+    names = text.split(":") if text else []
+    return range(SYSTEMD_FIRST, SYSTEMD_FIRST + int(count)), names + ["unknown"] * (int(count) - len(names))
 
 
-def _inherit_all(numbers: range) -> list[Listener]:
+def _own_address(number: int) -> Listener:
+    """A socket that somebody may listen on, whatever for."""
+    try:
+        sock = socket.socket(fileno=number)
+    except (OSError, ValueError, OverflowError):
+        raise _not_listening(number) from None
+    if not _is_listening(sock) and sock.type != socket.SOCK_DGRAM:
+        sock.detach()
+        raise _not_listening(number)
+    sock.set_inheritable(False)
+    return Listener(sock, _address_of(sock.getsockname()))
+
+
+def _address_of(name: object) -> Address:
+    if isinstance(name, tuple):
+        return Address("tcp", host=name[0], port=name[1])
+    path = os.fsdecode(name) if isinstance(name, (bytes, str)) else ""
+    return Address("unix", path=path.replace("\0", "@", 1))
+
+
+def _inherit_all(numbers: Iterable[int]) -> list[Listener]:
     listeners: list[Listener] = []
     try:
         for number in numbers:

@@ -57,7 +57,9 @@ class Claim(NamedTuple):
 class PidFile:
     """One PID file. Acquire in the process whose number it shall hold, after any daemon fork."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], option: str = "--pidfile") -> None:
+        """option: by what name a person chooses the path."""
+        self._option = option
         self.path = os.path.abspath(os.fspath(path))
         self._descriptor: int | None = None
         self._pid = 0
@@ -150,7 +152,7 @@ class PidFile:
 
     def _held(self, pid: int | None) -> PidFileError:
         who = "another process" if pid is None else f"process {pid}"
-        return PidFileError(f"{self.path} is held by {who}: stop it first, or choose another --pidfile")
+        return PidFileError(f"{self.path} is held by {who}: stop it first, or choose another {self._option}")
 
 
 def read_pid(path: str | os.PathLike[str]) -> int | None:

@@ -1,0 +1,150 @@
+"""Where the superdaemon and its programs write: a file, or a command that reads it, as a part of the loop.
+
+Runs in the superdaemon. A logger that dies is started again on the same pipe, of which we keep the other end: no line is lost, and
+nobody is killed for want of a reader. Must never wait for the logger.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Iterable, Mapping
+
+from ..basics import log
+from ..basics.clock import FOREVER, monotonic
+from ..basics.exits import Exit
+from ..children import launch
+from ..children.launch import Program
+from ..children.registry import Child, Registry
+from ..children.respawn import retry_delay
+from ..errors import ConfigError
+from ..events.loop import Part
+
+_MODE = 0o640
+_YOUNG = 2.0  # seconds: a logger that lived longer is started again at once
+_DRAIN_AFTER = (
+    3  # failures in a row after which its pipe is emptied: once it is full, everybody who writes would wait for ever
+)
+_PIECE = 1 << 16  # bytes
+
+
+class LogFile(Part):
+    """target: a path, or `| command`; None leaves standard output and standard error as they are."""
+
+    kind = "logger"
+
+    def __init__(self, target: str | None, registry: Registry) -> None:
+        self._target = target
+        self._command = target.lstrip()[1:].strip() if target is not None and target.lstrip().startswith("|") else None
+        self._loggers = registry.of(self.kind)
+        self._logger: Child | None = None
+        self._write = self._read = -1
+        self._found = -1  # the standard error that was found
+        self._failures = 0
+
+    def open(self, detached: bool) -> None:
+        """detached: the standard error that is found is a terminal that is not ours any more. Raises ConfigError."""
+        if self._target is None:
+            return
+        self._found = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) if detached else os.dup(2)
+        self._reopen()
+
+    def reopen(self) -> None:
+        """The file anew, or a new logger: who wrote to the former one goes on with that. Says what went wrong."""
+        if self._target is not None:
+            try:
+                self._reopen()
+            except ConfigError as error:
+                log.write(str(error))
+
+    @property
+    def descriptors_of_program(self) -> Mapping[int, int]:
+        return {1: self._write, 2: self._write} if self._write >= 0 else {}
+
+    def _reopen(self) -> None:
+        former = (self._write, self._read)
+        if self._command is None:
+            self._write, self._read = _open_file(self._target or ""), -1
+            ours = self._write
+        else:
+            self._read, self._write = os.pipe()
+            ours = _without_waiting(self._write)
+            self._start()
+        log.flush_standard_streams()
+        os.dup2(ours, 1)
+        os.dup2(ours, 2)
+        if ours != self._write:
+            os.close(ours)
+        for descriptor in former:
+            if descriptor >= 0:
+                os.close(descriptor)
+
+    # -- the logger ---------------------------------------------------------------------------------------------------
+
+    def descriptors(self) -> Iterable[int]:
+        return (self._read,) if self._drains else ()
+
+    @property
+    def _drains(self) -> bool:
+        return self._read >= 0 and self._logger is None and self._failures >= _DRAIN_AFTER
+
+    def turn(self, now: float) -> bool:
+        if self._drains:
+            self._drain()
+        if now >= self.next_at:
+            self._start()
+        return False
+
+    def ended(self, child: Child, exit: Exit) -> None:
+        if child is not self._logger:
+            return
+        self._logger = None
+        now = monotonic()
+        if now - child.spawned_at >= _YOUNG:
+            self._failures = 0
+        self._failed(now)
+        log.write(f"logger {child.pid} died, status:{exit.raw}, restarting")
+
+    def _failed(self, now: float) -> None:
+        self._failures += 1
+        self.next_at = now + retry_delay(self._failures)
+
+    def _start(self) -> None:
+        self.next_at = FOREVER
+        program = Program(
+            ["/bin/sh", "-c", self._command or ""],
+            dict(os.environ),
+            {0: self._read, 1: self._found, 2: self._found},
+            session=True,  # control-C at a terminal: it reads on until the last program has ended
+        )
+        try:
+            self._logger = launch.start(program, self._loggers)
+        except OSError as error:
+            self._failed(monotonic())
+            log.write(f"failed to start the logger:{error.strerror}")
+
+    def _drain(self) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._found, os.read(self._read, _PIECE))
+
+    def close(self) -> None:
+        """The logger reads what is left, and ends when the last of us has."""
+        self.next_at = FOREVER
+
+
+def _open_file(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+    except OSError as error:
+        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+        raise ConfigError(f"failed to open log file:{path}:{reason}: name a file that can be written") from None
+
+
+def _without_waiting(write: int) -> int:
+    """The same pipe for ourselves, whose lines get lost when it is full: the flag would be the programs' as well."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError):
+            return os.open(f"/proc/self/fd/{write}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    return write
