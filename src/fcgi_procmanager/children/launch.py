@@ -25,6 +25,12 @@ from .registry import Child, Children
 
 Record = Callable[[int], object]
 
+# What our starter says to us is not for a program: it would speak for us, or take descriptors that mean something else.
+_FOR_US = (
+    *("LISTEN_FDNAMES", "LISTEN_FDS", "LISTEN_PID", "NOTIFY_SOCKET", "SERVER_STARTER_NOTIFY_FD"),
+    *("SERVER_STARTER_PORT", "WATCHDOG_PID", "WATCHDOG_USEC"),
+)
+
 _CHDIR, _EXEC = b"c", b"e"  # the step that failed in the child
 _EXEC_FAILED = 127  # as shells have it
 _EXEC_PATIENCE = 10_000  # milliseconds until a program that neither runs nor fails is left to the one who waits for it
@@ -50,6 +56,21 @@ class Program:
     session: bool = False
     dies_with_us: bool = False
     pid_variable: str = ""
+
+
+def environment_from(ours: Mapping[str, str]) -> dict[str, str]:
+    """What a program is to find of our own environment."""
+    return {name: value for name, value in ours.items() if name not in _FOR_US}
+
+
+def logical_directory() -> str | None:
+    """The folder that we were started in, if a link leads there: it may lead elsewhere when the next generation starts."""
+    shown = os.environ.get("PWD", "")
+    try:
+        is_here = os.path.isabs(shown) and os.path.samefile(shown, ".")
+    except OSError:
+        return None
+    return shown if is_here and os.path.realpath(shown) != shown else None
 
 
 def fork(record: Record, become: Callable[[set[int]], object]) -> int:

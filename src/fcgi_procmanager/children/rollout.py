@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from ..basics.clock import FOREVER
 from .registry import Child, Children
 
 
@@ -38,6 +39,26 @@ def plain(now: Snapshot) -> Step:
     surplus = _oldest(present, len(present) - now.wanted)
     start = now.wanted - len(now.staying) - now.leaving
     return Step(max(0, start), (*old, *surplus))
+
+
+def rolling(now: Snapshot) -> Step:
+    """A new one first: as many as `slice_of` says are started beside the older generation, and of that as many leave as have been
+    replaced by one that is ready. One that is leaving holds no place: a long request must not hold the others up."""
+    old = [child for child in now.staying if child.generation < now.generation]
+    present = [child for child in now.staying if child.generation >= now.generation]
+    trying = sum(child.ready_at == FOREVER for child in present)
+    if not old:
+        surplus = _oldest(present, len(present) - now.wanted)
+        return Step(max(0, now.wanted - len(present)), tuple(surplus))
+    gone = now.wanted - len(now.staying)  # places that nobody serves
+    start = min(max(gone, slice_of(now.wanted) - trying), now.wanted - len(present))
+    replaced = len(old) + len(present) - trying - now.wanted
+    return Step(max(0, start), tuple(_oldest(old, replaced)))
+
+
+def slice_of(wanted: int) -> int:
+    """How many are replaced at a time: a quarter, so that the machine is not asked to hold twice as many."""
+    return max(1, wanted // 4)
 
 
 def _oldest(children: list[Child], count: int) -> Iterable[Child]:

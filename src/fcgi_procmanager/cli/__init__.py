@@ -16,6 +16,7 @@ from .arguments import Parser, parse
 from .check import add as add_check
 from .control import add as add_control
 from .demo import add as add_demo
+from .exec import add as add_exec
 from .messages import PROGRAM, complain
 from .serve import add as add_serve
 
@@ -50,6 +51,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (add_serve, add_demo, add_control, add_check):
+    for add in (add_serve, add_exec, add_demo, add_control, add_check):
         add(commands)
     return parser

@@ -16,20 +16,25 @@ __all__ = ["INTERVAL", "Pool"]
 
 INTERVAL = 0.02  # seconds between two looks at the workers
 _SETTLED = 0.2  # seconds without a change: what is broken at once shows by then
+_ATTEMPTS = 3  # new ones that have ended while every old one is still there
 _PAUSE = 1.0  # seconds without any worker, after some ended: they have failed several times in a row
 
 
 class Pool:
     """The workers of a manager, seen from outside: those that were there at first, and those that came.
 
-    A worker runs its manager's program. Its title says while it is starting, if its manager was started by this command; of
-    another manager's worker it can only be seen that it does not end at once.
+    A worker runs its manager's program, or is a copy of another one (`exec`). Its title says while it is starting, if its manager
+    was started by this command; of any other worker it can only be seen that it does not end at once.
     """
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
+        self._of_programs = False  # no child runs the manager's own program
         self._titles_tell = False  # a worker that has just been forked still has its manager's title, and others do not
         self._starting = self._workers()  # worker -> whether it is starting
+        if not self._starting:
+            self._of_programs = True
+            self._starting = self._workers()
         self._old = set(self._starting)
         self._gone: set[psutil.Process] = set()  # new ones that have ended
         self._changed_at = monotonic()
@@ -50,6 +55,8 @@ class Pool:
     @property
     def failing(self) -> bool:
         """None is ready, and more new ones have ended than one round of them, or the manager has begun to hold back."""
+        if len(self._gone) >= _ATTEMPTS and self._remaining == len(self._old):
+            return True  # the old ones stay as long as no new one is good
         holding_back = bool(self._gone) and not self._starting and monotonic() - self._changed_at >= _PAUSE
         return not self._ready and (holding_back or len(self._gone) >= len(self._old) + 2)
 
@@ -73,7 +80,7 @@ class Pool:
         titles: dict[psutil.Process, str] = {}
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if child.status() != psutil.STATUS_ZOMBIE and _program(child) == program:
+                if child.status() != psutil.STATUS_ZOMBIE and (self._of_programs or _program(child) == program):
                     titles[child] = _title(child)
         self._titles_tell = self._titles_tell or any(_settled(own, title) for own in titles.values())
         return {child: self._is_starting(own, title) for child, own in titles.items()}

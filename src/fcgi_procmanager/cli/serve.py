@@ -16,7 +16,7 @@ from .arguments import Options, octal, seconds, size, whole
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, load_class, search_here
 
-__all__ = ["add"]
+__all__ = ["absolute_address", "add"]
 
 _DESCRIPTION = """\
 Serve the WSGI application NAME of MODULE ('application' if left out) by FastCGI.
@@ -83,7 +83,7 @@ def _greet(manager: ProcManager, url: str | None) -> None:
 
 
 def _place(options: Options) -> Place:
-    addresses = [_absolute_address(address) for address in options.listen]
+    addresses = [absolute_address(address) for address in options.listen]
     if not addresses and (options.socket_mode is not None or options.socket_owner is not None):
         raise ConfigError("--socket-mode and --socket-owner are for a socket file: name it with --listen /path.sock")
     if options.take_over and not (addresses and all(parse_address(address).kind == "unix" for address in addresses)):
@@ -91,7 +91,7 @@ def _place(options: Options) -> Place:
     return Place(addresses, options.socket_mode, options.socket_owner, options.web, options.take_over)
 
 
-def _absolute_address(text: str) -> str:
+def absolute_address(text: str) -> str:
     """A relative path is meant from here, not from --chdir."""
     address = parse_address(text)
     return os.path.abspath(address.path) if address.kind == "unix" else text

@@ -29,7 +29,6 @@ from ..ipc.channel import Channel
 from ..system import fastexit, signals
 from .parts import PoolPart
 from .reports import Reports
-from .workers import Workers
 
 if TYPE_CHECKING:
     from .procmanager import ProcManager
@@ -48,12 +47,14 @@ class ManagerHalf:
         self.registry = Registry()
         self.channel = Channel()
         self.inbox = Inbox(self._signals, self._child_ended)
-        self.workers = Workers(manager, self)
+        self.workers = manager._make_workers(self)
         self.reports = Reports(self.channel, self.workers.heard)
         self.readiness = Readiness(self._complete)
         self.attending = tuple(parts)  # those that somebody has added
         self.loop = Loop(self._signals, (self.inbox, self.reports, self.workers, self.readiness, *self.attending))
-        self.reaper = Reaper(self.registry, manager.notify, self._ended, self.reports.hear)
+        self.reaper = Reaper(
+            self.registry, manager.notify, self._ended, self.reports.hear, whole_trees=self.workers.are_programs
+        )
         self.over = False
         self._stop = Stop(-FOREVER)
         self._killed_before_stop = 0
@@ -254,7 +255,7 @@ class ManagerHalf:
         workers = self.workers.children
         if not self._asked and not (len(workers) and any(part.holds_stop for part in self.parts)):
             self._asked = True
-            self.reaper.retire(workers.everybody, self._stop.time_left(self._manager.die_timeout, monotonic()))
+            self.workers.retire(workers.everybody, self._stop.time_left(self._manager.die_timeout, monotonic()))
         self.over = self._asked and not len(workers)
 
     def _insist(self, name: str) -> None:

@@ -35,6 +35,7 @@ from ..worker.gate import Gate
 from ..worker.worker import Worker, forget_children_of_manager, socket_of
 from .half import ManagerHalf
 from .parts import PoolPart
+from .workers import Workers
 
 
 class ProcManager:
@@ -374,6 +375,10 @@ class ProcManager:
     @property
     def _received(self) -> dict[str, int]:
         return self._half.inbox.received if self._half is not None else self._worker.received
+
+    def _make_workers(self, half: ManagerHalf) -> Workers:
+        """Manager: the part that keeps the pool."""
+        return Workers(self, half)
 
     # -- the beginning of a worker ------------------------------------------------------------------------------------
 

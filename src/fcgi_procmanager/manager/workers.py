@@ -6,6 +6,7 @@ the steps.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..basics.clock import FOREVER, monotonic
@@ -14,7 +15,7 @@ from ..basics.states import ManagerEvent, ManagerState
 from ..children import launch
 from ..children.registry import WORKER, Child
 from ..children.respawn import DEATHS_PER_SECOND, Respawn
-from ..children.rollout import plain, snapshot
+from ..children.rollout import Snapshot, Step, plain, snapshot
 from ..events.loop import Part
 from ..ipc.channel import READY, REFUSED, SERVED
 
@@ -29,6 +30,7 @@ class Workers(Part):
     """generation: how many reloads have been asked for. refusal: why no worker can serve, if one has said so."""
 
     kind = WORKER
+    are_programs = False  # which know nothing of us, and cannot end what they have started once they are killed
 
     def __init__(self, manager: ProcManager, half: ManagerHalf) -> None:
         self._manager = manager
@@ -71,9 +73,18 @@ class Workers(Part):
         if not self.missing and not self._reload_begun:
             return
         self._reload_begun = False
-        step = plain(snapshot(self._manager.n_processes, self.generation, self.children))
-        self._half.reaper.retire(step.retire, self._manager.reload_timeout)
+        self._take(plain(self._snapshot()))
+
+    def _snapshot(self) -> Snapshot:
+        return snapshot(self._manager.n_processes, self.generation, self.children)
+
+    def _take(self, step: Step) -> None:
+        self.retire(step.retire, self._manager.reload_timeout)
         self._start(step.start)
+
+    def retire(self, chosen: Iterable[Child], timeout: float) -> None:
+        """Ask these to leave. timeout: seconds until KILL, 0 for no limit."""
+        self._half.reaper.retire(chosen, timeout)
 
     def _start(self, missing: int) -> None:
         self.respawn.start_delay = self._manager.start_delay
@@ -88,14 +99,20 @@ class Workers(Part):
         try:
             pid = launch.fork(self._record, self._manager._become_worker)
         except OSError as error:
-            delay = self.respawn.fork_failed(monotonic())
-            self._manager.notify(f"fork: {error.strerror}; trying again in {delay:.1f} s")
+            self._fork_refused(error)
             return False
         if pid == 0:
             return False
+        self._forked(pid, missing)
+        return True
+
+    def _forked(self, pid: int, missing: int) -> None:
         self.respawn.forked(missing, monotonic())
         self._manager.notify(f"{WORKER} (pid {pid}) started")
-        return True
+
+    def _fork_refused(self, error: OSError) -> None:
+        delay = self.respawn.fork_failed(monotonic())
+        self._manager.notify(f"fork: {error.strerror}; trying again in {delay:.1f} s")
 
     def _record(self, pid: int) -> None:
         self.children.add(pid, monotonic(), self.generation)

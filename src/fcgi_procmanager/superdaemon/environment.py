@@ -11,28 +11,19 @@ import stat
 from collections.abc import Iterator, Mapping
 from typing import Callable
 
+from ..children.launch import environment_from
 from .options import Options
 
 _LIMIT = 1 << 16  # bytes of a variable; the system takes no more than twice that
 _DEFAULT_INTERVAL = 360.0  # seconds between two restarts by itself
 _DEFAULT_DELAY = 5.0  # seconds that old ones stay on at those
-# What our starter says to us is not for the program: it would speak for us, or take descriptors that mean something else.
-_OURS = (
-    "NOTIFY_SOCKET",
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "SERVER_STARTER_NOTIFY_FD",
-    "WATCHDOG_USEC",
-    "WATCHDOG_PID",
-)
 
 
 class Environment:
     """notify: for one line of the log."""
 
     def __init__(self, options: Options, started_with: Mapping[str, str], notify: Callable[[str], None]) -> None:
-        base = {name: value for name, value in started_with.items() if name not in _OURS}
+        base = environment_from(started_with)
         base.update(_told_by_options(options))
         self._base = base
         self._directory = base.get("ENVDIR", "")
@@ -78,16 +69,6 @@ class Environment:
         except ValueError:
             return None
         return value if 0 <= value < 1e9 else None
-
-
-def logical_directory() -> str | None:
-    """The folder that we were started in, if a link leads there: it may lead elsewhere when the next generation starts."""
-    shown = os.environ.get("PWD", "")
-    try:
-        is_here = os.path.isabs(shown) and os.path.samefile(shown, ".")
-    except OSError:
-        return None
-    return shown if is_here and os.path.realpath(shown) != shown else None
 
 
 def _told_by_options(options: Options) -> dict[str, str]:

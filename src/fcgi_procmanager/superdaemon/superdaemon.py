@@ -12,7 +12,7 @@ from ..basics import exits, log
 from ..basics.clock import monotonic
 from ..basics.exits import Exit
 from ..basics.states import ManagerEvent, ManagerState, manager_life
-from ..children.launch import Program
+from ..children.launch import Program, logical_directory
 from ..children.reaper import Reaper
 from ..children.registry import WORKER, Child, Registry
 from ..children.stop import Stop
@@ -23,7 +23,7 @@ from ..system import signals
 from ..system.detach import Detached
 from ..system.pidfile import PidFile
 from ..system.signals import Signals
-from .environment import Environment, logical_directory
+from .environment import Environment
 from .generations import Generations
 from .logfile import LogFile
 from .options import Options

@@ -1,0 +1,180 @@
+"""`fcgi-procmanager exec -- PROGRAM ARGS…`: the options of a pool of copies of any FastCGI program.
+
+Runs before the manager starts. Must never leave an address or a file behind when an option is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from dataclasses import replace
+from typing import Any
+
+from ..basics import checks
+from ..children.launch import Program, environment_from, logical_directory
+from ..errors import ConfigError, ListenError
+from ..manager.programmanager import ProgramManager
+from ..manager.programs import Copies
+from ..sockets.listener import Listener
+from .arguments import Options, octal, seconds, whole
+from .serve import absolute_address
+
+__all__ = ["add"]
+
+_DESCRIPTION = """\
+Keep copies of a FastCGI program that knows nothing of this one: QGIS Server, MapServer, a program in C or Perl. Each finds the
+listening socket on its descriptor 0, as every FastCGI spawner has it.
+"""
+
+_EPILOG = """\
+ADDRESS is /path.sock, host:port, :port, [v6]:port or fd:N; without one, the socket that systemd (LISTEN_FDS), a superdaemon or a
+FastCGI spawner (descriptor 0) handed over.
+
+A program that does not catch the stop signal is sent it while it has no connection (Linux), so that it loses no request. One
+that is linked with libfcgi, as the FCGI module of Perl is, ends gently on USR1: give --stop-signal USR1.
+
+signals to the manager: TERM, INT stop gently; QUIT, or one of them more than a second later, stops at once;
+HUP replaces the copies, a quarter at a time, a new one first; TTIN, TTOU add and take away a copy.
+"""
+
+
+def add(commands: argparse._SubParsersAction[Any]) -> None:
+    parser = commands.add_parser(
+        "exec", help="keep copies of any FastCGI program", description=_DESCRIPTION, epilog=_EPILOG
+    )
+    parser.set_defaults(run=run, parser=parser)
+    add = parser.add_argument
+    add("program", metavar="-- PROGRAM ARGS", nargs=argparse.REMAINDER)
+    add("-n", "--processes", type=whole, default=2, metavar="N", help="copies (default: 2)")
+    add("--listen", metavar="ADDRESS", help="FastCGI address")
+    add("--socket-mode", type=octal, metavar="MODE", help="mode of a socket file, in octal (default: 660)")
+    add("--socket-owner", metavar="USER[:GROUP]", help="owner of a socket file")
+    add("--take-over", action="store_true", help="take the socket file even from a living server, which may then stop")
+    add("--pidfile", metavar="FILE", help="PID file, for 'stop' and 'reload'")
+    add("--stop-signal", default="TERM", metavar="NAME", help="what asks a copy to leave, repeated (default: TERM)")
+    add("--stop-when-idle", action="store_true", help="send it only while the copy has no connection")
+    add("--die-timeout", type=seconds, metavar="SECONDS", help="time to finish when told to stop; 0 for no limit")
+    add(
+        "--reload-timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="time to finish at a reload; without it there is no limit",
+    )
+    add("--start-delay", type=seconds, metavar="SECONDS", help="pause between two starts of copies")
+    add(
+        "--interval",
+        type=seconds,
+        default=1.0,
+        metavar="SECONDS",
+        help="a copy that has lived so long is good (default: 1)",
+    )
+    add(
+        "--ready-timeout",
+        type=_timeout,
+        metavar="SECONDS",
+        help="instead, it says READY=1 to NOTIFY_SOCKET within so long",
+    )
+    add("--chdir", metavar="DIRECTORY", help="where a copy starts")
+    add(
+        "--env",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a variable for the copies; may be given several times",
+    )
+    add("--manager-process-name", metavar="TITLE", help="title of the manager in ps")
+
+
+def _timeout(text: str) -> float:
+    value = seconds(text)
+    if not value:
+        raise argparse.ArgumentTypeError("0 leaves no time to become ready: give a number of seconds such as 30")
+    return value
+
+
+def run(options: Options) -> int:
+    stop_signal = checks.signal_name("--stop-signal", options.stop_signal)
+    program = _program(options)
+    manager = ProgramManager(_count(options.processes), **_settings(options))
+    listener = _listen(manager, options)
+    # A program that was not written for us waits in accept, which must block. The flag is shared with it.
+    listener.socket.setblocking(True)
+    manager.copies = Copies(
+        replace(program, descriptors={0: listener.fileno()}),
+        listener,
+        stop_signal,
+        options.stop_when_idle,
+        options.interval,
+        options.ready_timeout,
+    )
+    manager.manage()
+    raise AssertionError("manage() ends by SystemExit")
+
+
+def _count(processes: int) -> int:
+    if processes == 0:
+        raise ConfigError("-n 0: a program runs in a process of its own: give 1 or more")
+    return processes
+
+
+def _program(options: Options) -> Program:
+    """Raises ConfigError when it cannot be run: what is only found out later is the last of many lines."""
+    arguments = options.program[1:] if options.program[:1] == ["--"] else options.program
+    if not arguments:
+        raise ConfigError("no program to run: give it after '--', as in 'exec --listen /run/app.sock -- /usr/bin/app'")
+    directory = None if options.chdir is None else os.path.abspath(options.chdir)
+    if directory is not None and not os.path.isdir(directory):
+        raise ConfigError(f"--chdir {options.chdir}: no such directory: name one that can be entered")
+    environment = {**environment_from(os.environ), **dict(map(_variable, options.env))}
+    _check_executable(arguments[0], directory or ".", environment.get("PATH", os.defpath))
+    return Program(arguments, environment, directory=directory or logical_directory(), dies_with_us=True)
+
+
+def _check_executable(name: str, directory: str, search: str) -> None:
+    if "/" not in name:
+        if shutil.which(name, path=search) is None:
+            raise ConfigError(f"{name}: no such program on the path: check its name, or give its path")
+        return
+    path = os.path.join(directory, name)
+    if not os.path.exists(path):
+        raise ConfigError(f"{name}: no such program: check its path")
+    if not os.path.isfile(path) or not os.access(path, os.X_OK):
+        raise ConfigError(f"{name} is not executable: name a program that this user may run")
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name or not equals or "\0" in value:
+        raise ConfigError(f"--env {text!r} is not understood: give NAME=VALUE")
+    return name, value
+
+
+def _listen(manager: ProgramManager, options: Options) -> Listener:
+    if options.listen is not None:
+        return manager.listen(
+            absolute_address(options.listen),
+            mode=options.socket_mode,
+            owner=options.socket_owner,
+            take_over=options.take_over,
+        )
+    if options.take_over or options.socket_mode is not None or options.socket_owner is not None:
+        raise ConfigError("--socket-mode, --socket-owner and --take-over are for a socket file: name it with --listen")
+    try:
+        return manager.listen()
+    except ListenError:
+        raise ListenError(
+            "there is no address to serve on: give --listen ADDRESS, or let systemd, a superdaemon or a FastCGI spawner start this"
+        ) from None
+
+
+def _settings(options: Options) -> dict[str, Any]:
+    """For the manager's constructor: what was given."""
+    given = {
+        "pidfile": None if options.pidfile is None else os.path.abspath(options.pidfile),
+        "die_timeout": options.die_timeout,
+        "reload_timeout": options.reload_timeout,
+        "start_delay": options.start_delay,
+        "manager_process_name": options.manager_process_name,
+    }
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,24 @@
+"""`ProgramManager`: a manager whose workers are copies of a program that was not written for us.
+
+Runs in the manager only: `manage()` never returns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .procmanager import ProcManager
+from .programs import Copies, Programs
+from .workers import Workers
+
+if TYPE_CHECKING:
+    from .half import ManagerHalf
+
+
+class ProgramManager(ProcManager):
+    """copies: what is kept, `n_processes` times; set before `manage()`. The rest is as of `ProcManager`."""
+
+    copies: Copies
+
+    def _make_workers(self, half: ManagerHalf) -> Workers:
+        return Programs(self, half, self.copies)
