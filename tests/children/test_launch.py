@@ -455,7 +455,7 @@ def test_a_program_that_dies_with_us_gets_term_when_we_are_killed(run_script: Ru
     script = run_script(
         HEAD
         + f"""
-program = Program([sys.executable, "-S", "-c", {TELLS_OF_TERM!r}], {{}}, session=True, dies_with_us=True)
+program = Program([sys.executable, "-S", "-c", {TELLS_OF_TERM!r}], {{}}, session=True, death_signal="TERM")
 say(launch.execute(program, lambda pid: None))
 while True:
     signal.pause()
@@ -491,7 +491,7 @@ while True:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl")
 def test_a_program_whose_manager_died_too_soon_to_tell_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "getppid", lambda: 1)
-    pid = launch.execute(Program([require("true")], {}, dies_with_us=True), lambda pid: None)
+    pid = launch.execute(Program([require("true")], {}, death_signal="TERM"), lambda pid: None)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 127
 
 

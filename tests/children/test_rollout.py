@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fcgi_procmanager.basics.clock import FOREVER
 from fcgi_procmanager.children.ladder import Ladder
 from fcgi_procmanager.children.registry import Child, Children
-from fcgi_procmanager.children.rollout import Snapshot, Step, plain, snapshot
+from fcgi_procmanager.children.rollout import Snapshot, Step, plain, rolling, snapshot
 
 
 def staying(*generations: int) -> tuple[Child, ...]:
@@ -180,3 +181,81 @@ def test_there_are_never_more_than_wanted_in_a_reload(wanted: int, reloads: int)
         pool.step()
         assert len(pool.workers) == wanted
     assert {child.generation for child in pool.workers.staying.values()} == {reloads}
+
+
+# Rolling: a new one first
+
+
+def rolled(wanted: int, ready: str) -> Step:
+    """One step of a reload. ready: a letter for each of those who stay: `o` of the older generation, `r` a new one that is ready,
+    `t` one that is tried."""
+    children = []
+    for pid, letter in enumerate(ready, 1):
+        child = Child(pid, 0.0, generation=letter != "o")
+        if letter != "t":
+            child.ready_at = 1.0
+        children.append(child)
+    return rolling(Snapshot(wanted, 1, tuple(children), 0))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "there", "start", "retired"),
+    [
+        (4, "oooo", 1, []),
+        (4, "oooot", 0, []),
+        (4, "oooor", 1, [1]),
+        (4, "ooor", 1, []),
+        (4, "ooort", 0, []),
+        (4, "orrrr", 0, [1]),
+        (4, "rrrr", 0, []),
+        (4, "ooo", 1, []),  # an old one died: its place is filled by the new generation
+        (4, "o", 3, []),
+        (4, "ot", 2, []),
+        (4, "", 4, []),
+        (4, "tttt", 0, []),
+        (8, "oooooooo", 2, []),
+        (8, "oooooooott", 0, []),
+        (8, "oooooooort", 1, [1]),
+        (1, "o", 1, []),
+        (1, "or", 0, [1]),
+        (2, "rrr", 0, [1]),
+        (2, "ooo", 1, [1]),  # one too many, and one to be replaced
+        (0, "oo", 0, [1, 2]),
+    ],
+)
+def test_a_rolling_step(wanted: int, there: str, start: int, retired: list[int]) -> None:
+    step = rolled(wanted, there)
+    assert (step.start, pids(step)) == (start, retired)
+
+
+@given(st.integers(1, 20), st.lists(st.sampled_from(["die", "ready", "fail"]), max_size=60))
+def test_a_rolling_reload_never_serves_with_fewer_than_are_wanted_and_ends(wanted: int, events: list[str]) -> None:
+    """Unless somebody dies by himself."""
+    workers = Children()
+    for pid in range(wanted):
+        workers.add(pid, 0.0)
+        workers.became_ready(pid, 0.0)
+    pid, deaths = wanted, 0
+    for event in [*events, *["ready"] * (2 * wanted)]:
+        step = rolling(snapshot(wanted, 1, workers))
+        for child in step.retire:
+            workers.remove(child.pid)
+        for _ in range(step.start):
+            workers.add(pid, 0.0, generation=1)
+            pid += 1
+        tried = [child for child in workers.staying.values() if child.ready_at == FOREVER]
+        assert workers.ready >= wanted - deaths
+        assert len(workers) <= wanted + max(1, wanted // 4)
+        if event == "die" and workers.ready:
+            workers.remove(next(child.pid for child in workers.staying.values() if child not in tried))
+            deaths += 1
+        elif tried and event == "ready":
+            for child in tried:
+                workers.became_ready(child.pid, 1.0)
+        elif tried:
+            workers.remove(tried[0].pid)
+    step = rolling(snapshot(wanted, 1, workers))
+    for child in step.retire:
+        workers.remove(child.pid)
+    assert not rolling(snapshot(wanted, 1, workers)).start
+    assert {child.generation for child in workers.staying.values()} == {1}

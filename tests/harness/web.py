@@ -119,6 +119,10 @@ class Site:
                 self._application, args=[workers, self.socket, owner, *more], env=environment, cwd=self.place
             )
             self.app.wait_log("server .*initialized", workers)
+        return self.start_front(adapt)
+
+    def start_front(self, adapt: Callable[[str], str] = str) -> Site:
+        """The web server alone, for an application that is there already."""
         for _ in range(5):
             self.front = self._start_front(adapt)
             if self._answers():

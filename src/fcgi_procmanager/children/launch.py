@@ -45,7 +45,7 @@ class Program:
 
     descriptors: those the program gets, its number -> ours; 0, 1 and 2 are inherited unless named, all others are closed.
     environment: the whole of it. directory: where it starts. session: in a session of its own, so that a terminal's control-C
-    does not reach it. dies_with_us: it gets TERM when this manager is gone, even by KILL (Linux). pid_variable: the name of a
+    does not reach it. death_signal: what it gets when this manager is gone, even by KILL (Linux). pid_variable: the name of a
     variable that is to have its pid.
     """
 
@@ -54,7 +54,7 @@ class Program:
     descriptors: Mapping[int, int] = field(default_factory=dict)
     directory: str | None = None
     session: bool = False
-    dies_with_us: bool = False
+    death_signal: str = ""
     pid_variable: str = ""
 
 
@@ -150,9 +150,10 @@ class _Prepared:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._prctl = _prctl() if program.dies_with_us else None
+        self._prctl = _prctl() if program.death_signal else None
         self._parent = os.getpid()
         self._environment = dict(program.environment)
+        self._death_signal = getattr(signal, f"SIG{program.death_signal}") if program.death_signal else 0
         self._step = _EXEC
 
     def become(self, tell: int, mask: set[int]) -> NoReturn:
@@ -173,7 +174,7 @@ class _Prepared:
         if program.session:
             os.setsid()
         if self._prctl is not None:
-            self._prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+            self._prctl(_PR_SET_PDEATHSIG, self._death_signal, 0, 0, 0)
             # The manager may have died before the request was in place: then nobody will tell us.
             if os.getppid() != self._parent:
                 os._exit(_EXEC_FAILED)

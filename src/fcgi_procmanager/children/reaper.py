@@ -1,4 +1,5 @@
-"""The children of one manager, as processes: reaped, asked to leave, killed. Nobody else calls waitpid or kill.
+"""The children of one manager, as processes: reaped, asked to leave, killed. Nobody else calls waitpid; and kill only
+`system/idle.py` and `trees.py`.
 
 Runs in the manager. Knows who is there (registry.py) and who is due for what (ladder.py). What the end of a child means is for
 the part of the loop that the child belongs to; a child that is in no part's registry is the application's own.
@@ -107,7 +108,7 @@ class Reaper:
         for child in self.registry.leaving:
             due = child.ladder.due(now) if child.ladder else None
             if due is not None:
-                self._send(child, due)
+                self.send(child, due)
 
     def force(self) -> None:
         """Those who are leaving are due for KILL."""
@@ -129,9 +130,10 @@ class Reaper:
     def kill(self, child: Child) -> None:
         """KILL. It is reaped in its time."""
         self.registry.retire(child, Ladder(monotonic(), None))
-        self._send(child, "KILL")
+        self.send(child, "KILL")
 
-    def _send(self, child: Child, name: str) -> None:
+    def send(self, child: Child, name: str) -> None:
+        """One signal. A child that is gone without a trace is announced."""
         try:
             if name == "KILL" and self._whole_trees:
                 trees.kill(child.pid)

@@ -40,7 +40,7 @@ def program(binary: str, config: dict[str, Any], listener: int, home: str) -> It
                 {0: given, 1: null.fileno(), listener: listener},
                 directory=home,
                 session=True,  # control-C at a terminal reaches the manager alone, which ends things in order
-                dies_with_us=True,
+                death_signal="TERM",
             )
     finally:
         os.close(given)

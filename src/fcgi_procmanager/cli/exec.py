@@ -31,8 +31,8 @@ _EPILOG = """\
 ADDRESS is /path.sock, host:port, :port, [v6]:port or fd:N; without one, the socket that systemd (LISTEN_FDS), a superdaemon or a
 FastCGI spawner (descriptor 0) handed over.
 
-A program that does not catch the stop signal is sent it while it has no connection (Linux), so that it loses no request. One
-that is linked with libfcgi, as the FCGI module of Perl is, ends gently on USR1: give --stop-signal USR1.
+A copy is sent the stop signal while it has no connection (Linux tells), so that it loses no request. One that catches the signal
+gets it after 10 seconds all the same, unless --stop-when-idle is given: its peers may keep connections open.
 
 signals to the manager: TERM, INT stop gently; QUIT, or one of them more than a second later, stops at once;
 HUP replaces the copies, a quarter at a time, a new one first; TTIN, TTOU add and take away a copy.
@@ -52,8 +52,8 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     add("--socket-owner", metavar="USER[:GROUP]", help="owner of a socket file")
     add("--take-over", action="store_true", help="take the socket file even from a living server, which may then stop")
     add("--pidfile", metavar="FILE", help="PID file, for 'stop' and 'reload'")
-    add("--stop-signal", default="TERM", metavar="NAME", help="what asks a copy to leave, repeated (default: TERM)")
-    add("--stop-when-idle", action="store_true", help="send it only while the copy has no connection")
+    add("--stop-signal", default="TERM", metavar="NAME", help="what asks a copy to leave; repeated (default: TERM)")
+    add("--stop-when-idle", action="store_true", help="never send it while the copy has a connection")
     add("--die-timeout", type=seconds, metavar="SECONDS", help="time to finish when told to stop; 0 for no limit")
     add(
         "--reload-timeout",
@@ -128,7 +128,13 @@ def _program(options: Options) -> Program:
         raise ConfigError(f"--chdir {options.chdir}: no such directory: name one that can be entered")
     environment = {**environment_from(os.environ), **dict(map(_variable, options.env))}
     _check_executable(arguments[0], directory or ".", environment.get("PATH", os.defpath))
-    return Program(arguments, environment, directory=directory or logical_directory(), dies_with_us=True)
+    return Program(
+        arguments,
+        environment,
+        directory=directory or logical_directory(),
+        session=True,  # control-C at a terminal reaches the manager alone, which ends things in order
+        death_signal="KILL",  # some note TERM and stay
+    )
 
 
 def _check_executable(name: str, directory: str, search: str) -> None:

@@ -17,6 +17,7 @@ __all__ = ["INTERVAL", "Pool"]
 INTERVAL = 0.02  # seconds between two looks at the workers
 _SETTLED = 0.2  # seconds without a change: what is broken at once shows by then
 _ATTEMPTS = 3  # new ones that have ended while every old one is still there
+_NO_NEW_ONE = 5.0  # seconds without any new one: the program cannot be run
 _PAUSE = 1.0  # seconds without any worker, after some ended: they have failed several times in a row
 
 
@@ -57,6 +58,8 @@ class Pool:
         """None is ready, and more new ones have ended than one round of them, or the manager has begun to hold back."""
         if len(self._gone) >= _ATTEMPTS and self._remaining == len(self._old):
             return True  # the old ones stay as long as no new one is good
+        if self._of_programs and self._starting.keys() <= self._old and self._remaining == len(self._old):
+            return monotonic() - self._changed_at >= _NO_NEW_ONE
         holding_back = bool(self._gone) and not self._starting and monotonic() - self._changed_at >= _PAUSE
         return not self._ready and (holding_back or len(self._gone) >= len(self._old) + 2)
 

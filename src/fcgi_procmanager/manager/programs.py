@@ -7,17 +7,17 @@ never end one in the middle of a request while there is time.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..basics.clock import FOREVER, monotonic
 from ..basics.exits import Exit
-from ..children import starting
-from ..children.ladder import Ladder
+from ..children import started
+from ..children.ladder import RESEND, Ladder
 from ..children.launch import Program
 from ..children.registry import WORKER, Child
 from ..children.rollout import rolling
-from ..children.starting import Starting
+from ..children.started import Started
 from ..children.trial import Verdict
 from ..ipc.channel import READY, SERVED
 from ..system import idle, signals
@@ -28,14 +28,17 @@ if TYPE_CHECKING:
     from .half import ManagerHalf
     from .procmanager import ProcManager
 
-_LOOK_AGAIN = 0.02  # seconds between two looks whether a copy is idle
+_LOOK_AGAIN = 0.005  # seconds between two looks whether a copy is idle: under load it is so for a moment only
+_PATIENCE = (
+    10.0  # seconds until a copy that catches the signal gets it while it is busy: its peers may keep connections open
+)
 _TOO_SHORT = 0.1  # seconds: a copy that ends well sooner has no loop; afterwards it may have had its number of requests
 
 
 @dataclass(frozen=True)
 class Copies:
-    """What is kept. stop_signal: what asks a copy to leave. when_idle: only while it has no connection; so it is in any case with
-    one that does not catch the signal. interval, ready_timeout: see children/trial.py."""
+    """What is kept. stop_signal: what asks a copy to leave, while it has no connection. when_idle: never otherwise; else one that
+    catches the signal gets it after a while all the same. interval, ready_timeout: see children/trial.py."""
 
     program: Program
     listener: Listener
@@ -53,7 +56,8 @@ class Programs(Workers):
     def __init__(self, manager: ProcManager, half: ManagerHalf, copies: Copies) -> None:
         super().__init__(manager, half)
         self._copies = copies
-        self._starting: dict[int, Starting] = {}  # by pid
+        self._started: dict[int, Started] = {}  # by pid, of those that are not reaped
+        self._tried: set[int] = set()  # of these
         self._waiting: dict[int, _Waiting] = {}  # to be idle
         self._late: set[int] = set()  # killed because they were not ready in time
 
@@ -61,20 +65,22 @@ class Programs(Workers):
 
     @property
     def next_at(self) -> float:  # type: ignore[override]
-        verdict = min((one.next_at for one in self._starting.values()), default=FOREVER)
+        verdict = min((self._started[pid].next_at for pid in self._tried), default=FOREVER)
         return min(verdict, min((one.look_at for one in self._waiting.values()), default=FOREVER))
 
     def descriptors(self) -> Iterable[int]:
-        return [descriptor for one in self._starting.values() for descriptor in one.descriptors()]
+        return [descriptor for one in self._started.values() for descriptor in one.descriptors()]
 
     def turn(self, now: float) -> bool:
+        for one in self._started.values():
+            one.hear()
         self._end_idle(now)
         return self._judge(now)
 
     def close(self) -> None:
-        for one in self._starting.values():
-            one.close()
-        self._starting.clear()
+        while self._started:
+            self._started.popitem()[1].close()
+        self._tried.clear()
 
     # -- what is missing ----------------------------------------------------------------------------------------------
 
@@ -98,7 +104,7 @@ class Programs(Workers):
         copies = self._copies
         forked: list[int] = []
         try:
-            started = starting.start(
+            one = started.start(
                 copies.program,
                 self.children,
                 self.generation,
@@ -112,8 +118,9 @@ class Programs(Workers):
             else:
                 self._not_executed(error, missing)
             return False
-        self._starting[started.child.pid] = started
-        self._forked(started.child.pid, missing)
+        self._started[one.child.pid] = one
+        self._tried.add(one.child.pid)
+        self._forked(one.child.pid, missing)
         return True
 
     def _not_executed(self, error: OSError, missing: int) -> None:
@@ -129,12 +136,13 @@ class Programs(Workers):
 
     def _judge(self, now: float) -> bool:
         news = False
-        for one in list(self._starting.values()):
+        for pid in tuple(self._tried):
+            one = self._started[pid]
             verdict = one.verdict(now)
             if verdict is Verdict.WAIT:
                 continue
             news = True
-            self._forget_trial(one.child)
+            self._tried.discard(pid)
             if verdict is Verdict.GOOD:
                 self.heard(READY, one.child.pid, "")
                 self.heard(SERVED, one.child.pid, "")
@@ -144,53 +152,52 @@ class Programs(Workers):
                 self._half.reaper.kill(one.child)
         return news
 
-    def _forget_trial(self, child: Child) -> None:
-        one = self._starting.pop(child.pid, None)
-        if one is not None:
-            one.close()
-
     # -- leaving ------------------------------------------------------------------------------------------------------
 
     def retire(self, chosen: Iterable[Child], timeout: float) -> None:
-        copies = self._copies
-        chosen = list(chosen)
-        busy = [child for child in chosen if self._is_to_be_idle(child)]
-        gentle = [child for child in chosen if child not in busy]
-        self._half.reaper.retire(gentle, timeout, copies.stop_signal)
-        if busy:
-            pids = " ".join(str(child.pid) for child in busy)
-            self._manager.notify(f"sending {copies.stop_signal} when idle to PIDs, {pids}")
-            self._wait_for(busy, timeout)
-
-    def _is_to_be_idle(self, child: Child) -> bool:
+        """A signal can break off what a program does, even one that it catches: libfcgi drops a connection whose first bytes have
+        not come. So it is sent while the program has none, where the system tells."""
+        chosen, signal = list(chosen), self._copies.stop_signal
         if not idle.is_known():
-            return False
-        return self._copies.when_idle or not idle.catches(child.pid, signals.number(self._copies.stop_signal))
+            self._half.reaper.retire(chosen, timeout, signal)
+        elif chosen:
+            pids = " ".join(str(child.pid) for child in chosen)
+            self._manager.notify(f"sending {signal} to PIDs, {pids}, each when it is idle")
+            self._wait_for(chosen, timeout)
 
     def _wait_for(self, chosen: list[Child], timeout: float) -> None:
         now = monotonic()
         for child in chosen:
             ladder = Ladder(now, timeout, self._copies.stop_signal)
-            ladder.next_at = ladder.deadline  # not a word before that
             self._half.registry.retire(child, ladder)
-            ladder.next_at = ladder.deadline  # the nearer one of two requests
-            self._waiting[child.pid] = _Waiting(child, now)
+            ladder.next_at = ladder.deadline  # until then the signal is sent here
+            self._waiting.setdefault(child.pid, _Waiting(child, since=now, look_at=now))
         self._end_idle(now)
 
     def _end_idle(self, now: float) -> None:
         listener, number = self._copies.listener.socket, signals.number(self._copies.stop_signal)
-        for waiting in list(self._waiting.values()):
-            if now >= waiting.look_at:
-                waiting.look_at = now + _LOOK_AGAIN
-                if idle.end(waiting.child.pid, listener, number):
-                    del self._waiting[waiting.child.pid]
+        for waiting in tuple(self._waiting.values()):
+            if now < waiting.look_at:
+                continue
+            sent = idle.end(waiting.child.pid, listener, number) or self._insists(waiting, number, now)
+            # Once more after a while: a program may lose the signal between its look and its accept.
+            waiting.look_at = now + (RESEND if sent else _LOOK_AGAIN)
+
+    def _insists(self, waiting: _Waiting, number: int, now: float) -> bool:
+        if self._copies.when_idle or now < waiting.since + _PATIENCE or not idle.catches(waiting.child.pid, number):
+            return False
+        self._half.reaper.send(waiting.child, self._copies.stop_signal)
+        return True
 
     # -- how they end -------------------------------------------------------------------------------------------------
 
     def ended(self, child: Child, exit: Exit) -> None:
         now = monotonic()
         self._waiting.pop(child.pid, None)
-        self._forget_trial(child)
+        self._tried.discard(child.pid)
+        one = self._started.pop(child.pid, None)
+        if one is not None:
+            one.close()
         if child.pid in self._late:
             self._late.discard(child.pid)
             self._could_not_start(child, now)
@@ -207,5 +214,8 @@ class Programs(Workers):
 
 @dataclass
 class _Waiting:
+    """For a child to be idle. since, look_at: monotonic seconds."""
+
     child: Child
-    look_at: float = field(default=0.0)
+    since: float
+    look_at: float

@@ -33,7 +33,7 @@ def restart_server(
     if pid_file is None or status_file is None:
         raise ConfigError("--restart option requires --pid-file and --status-file to be set as well")
     path = os.fspath(checks.path("status_file", status_file) or "")
-    with found(os.fspath(checks.path("pid_file", pid_file) or "")) as running:
+    with found(os.fspath(checks.path("pid_file", pid_file) or ""), locked_only=True) as running:
         if running is None:
             raise ControlError(f"not running: no living process holds {os.fspath(pid_file)}")
         before = statusfile.read(path)
@@ -50,7 +50,7 @@ def stop_server(*, pid_file: Path = None) -> None:
     Raises ConfigError, PidFileError, and ControlError when none is running. Source: stop_server of Server::Starter 0.35."""
     if pid_file is None:
         raise ConfigError("--stop option requires --pid-file to be set as well")
-    with found(os.fspath(checks.path("pid_file", pid_file) or "")) as running:
+    with found(os.fspath(checks.path("pid_file", pid_file) or ""), locked_only=True) as running:
         if running is None:
             raise ControlError(f"not running: no living process holds {os.fspath(pid_file)}")
         log.write(f"stop_server (pid:{os.getpid()}) stopping now (pid:{running.pid})...")

@@ -23,13 +23,12 @@ class Environment:
     """notify: for one line of the log."""
 
     def __init__(self, options: Options, started_with: Mapping[str, str], notify: Callable[[str], None]) -> None:
-        base = environment_from(started_with)
-        base.update(_told_by_options(options))
-        self._base = base
-        self._directory = base.get("ENVDIR", "")
+        self._base = environment_from(started_with)
+        self._base.update(_told_by_options(options))
+        self._directory = self._base.get("ENVDIR", "")
         self._notify = notify
         self._complained = ""
-        self.variables: Mapping[str, str] = base
+        self.variables = self._base = dict(self.read())
 
     def read(self) -> Mapping[str, str]:
         """As it is now."""

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Callable
 
 from ..basics.clock import FOREVER, monotonic
 from ..basics.exits import Exit
-from ..children import starting
+from ..basics.states import WorkerState
+from ..children import started
 from ..children.launch import Program
 from ..children.reaper import Reaper
 from ..children.registry import WORKER, Child, Registry
-from ..children.starting import Starting
+from ..children.started import Started
 from ..children.trial import Verdict
 from ..events.loop import Part
 from .options import Options
@@ -55,8 +56,8 @@ class Generations(Part):
         self.current: Child | None = None
         self.stopping = False
         self.last_failure = ""
-        self._starting: Starting | None = None
-        self._numbers: dict[int, int] = {}  # pid -> generation, of those that are not reaped
+        self._tried: Child | None = None
+        self._started: dict[int, Started] = {}  # by pid, of those that are not reaped
 
     @property
     def complete(self) -> bool:
@@ -66,7 +67,7 @@ class Generations(Part):
     # -- what the loop asks -------------------------------------------------------------------------------------------
 
     def descriptors(self) -> Iterable[int]:
-        return self._starting.descriptors() if self._starting is not None else ()
+        return [descriptor for one in self._started.values() for descriptor in one.descriptors()]
 
     def ask(self) -> None:
         """A new generation is wanted."""
@@ -78,6 +79,8 @@ class Generations(Part):
         self.ask()
 
     def turn(self, now: float) -> bool:
+        for one in self._started.values():
+            one.hear()
         if not self.stopping:
             self._judge(now)
             self._restart_by_itself(now)
@@ -97,10 +100,10 @@ class Generations(Part):
 
     def stop(self) -> None:
         self.stopping = True
-        self._forget_trial()
 
     def close(self) -> None:
-        self._forget_trial()
+        while self._started:
+            self._started.popitem()[1].close()
 
     # -- one generation -----------------------------------------------------------------------------------------------
 
@@ -111,30 +114,33 @@ class Generations(Part):
 
         def record(pid: int) -> None:
             forked.append(pid)
-            self._numbers[pid] = number
             self._notify(f"starting new worker {pid}")
 
         options = self._options
         try:
-            self._starting = starting.start(
+            one = started.start(
                 self._program(number), self.children, number, options.interval, options.ready_timeout, record
             )
         except OSError as error:
             self._not_started(error, forked)
+            return
+        self._tried = one.child
+        self._started[one.child.pid] = one
 
     def _not_started(self, error: OSError, forked: list[int]) -> None:
         if not forked:
-            self._retry(f"fork failed:{error.strerror}")
+            self._retry(f"fork(2) failed:{error.strerror}")
             return
-        self._numbers.pop(forked[0], None)
-        step = "failed to chdir" if error.filename == self._options.directory else "failed to exec"
-        self._notify(f"{step}:{error.filename}:{error.strerror}")
-        self.last_failure = f"{step}:{error.filename}:{error.strerror}"
-        self._retry(f"new worker {forked[0]} seems to have failed to start, exit status:{_NOT_EXECUTED}")
-
-    def _retry(self, why: str) -> None:
+        if error.filename == self._options.program[0]:
+            why, status = f"failed to exec {error.filename}:{error.strerror}", _NOT_EXECUTED
+        else:
+            why, status = f"failed to chdir:{error.filename}:{error.strerror}", (error.errno or 1) << 8
         self._notify(why)
-        self.last_failure = self.last_failure or why
+        self._retry(f"new worker {forked[0]} seems to have failed to start, exit status:{status}", why)
+
+    def _retry(self, line: str, why: str = "") -> None:
+        self._notify(line)
+        self.last_failure = f"{line} ({why})" if why else line
         self._say_when(self.succession.failed(monotonic()))
 
     def _say_when(self, delay: float) -> None:
@@ -142,26 +148,23 @@ class Generations(Part):
             self._notify(f"{self.succession.failures} failures in a row; starting the next worker in {delay:.1f} secs")
 
     def _judge(self, now: float) -> None:
-        tried = self._starting
-        if tried is None:
+        tried = self._tried
+        if tried is None or tried.state is WorkerState.KILLED:
             return
-        verdict = tried.verdict(now)
+        verdict = self._started[tried.pid].verdict(now)
         if verdict is Verdict.GOOD:
-            self._accept(tried.child, now)
+            self._accept(tried, now)
         elif verdict is Verdict.LATE:
-            self._notify(
-                f"new worker {tried.child.pid} was not ready after {self._options.ready_timeout:g} secs, killing it"
-            )
-            self._forget_trial()
-            self.reaper.kill(tried.child)
-            self.last_failure = f"the program was not ready after {self._options.ready_timeout:g} secs"
-            self._say_when(self.succession.failed(now))
+            limit = f"{self._options.ready_timeout:g}"
+            self._notify(f"new worker {tried.pid} was not ready after {limit} secs, killing it")
+            self.reaper.kill(tried)  # what that means is said at its end
 
     def _accept(self, child: Child, now: float) -> None:
-        self._forget_trial()
+        self._tried = None
         self.children.became_ready(child.pid, now)
         self.current = child
         self.last_failure = ""
+        self._show_status()  # first: who has read the line below looks there
         delay = self._environment.kill_old_delay
         old = self._old
         if old:
@@ -170,7 +173,6 @@ class Generations(Part):
             if delay:
                 self._notify(f"sleeping {delay:g} secs before killing old workers")
         self.succession.accepted(now, delay if old else 0.0)
-        self._show_status()
 
     def _hand_over(self, now: float) -> None:
         old = self._old
@@ -193,20 +195,21 @@ class Generations(Part):
     @property
     def _old(self) -> list[Child]:
         """Those that serve and are to leave."""
-        tried = self._starting.child if self._starting is not None else None
-        return [child for child in self.children.staying.values() if child not in (self.current, tried)]
+        return [child for child in self.children.staying.values() if child not in (self.current, self._tried)]
 
     # -- how they end -------------------------------------------------------------------------------------------------
 
     def ended(self, child: Child, exit: Exit) -> None:
         status = exit.raw if exit.raw is not None else "unknown"
-        self._numbers.pop(child.pid, None)
+        one = self._started.pop(child.pid, None)
+        if one is not None:
+            one.close()
         if self.stopping:
             self._notify(f"worker {child.pid} died, status:{status}")
-        elif self._starting is not None and child is self._starting.child:
-            self._forget_trial()
-            self.last_failure = f"the program ended with status {exit} before it was good"
-            self._retry(f"new worker {child.pid} seems to have failed to start, exit status:{status}")
+        elif child is self._tried:
+            self._tried = None
+            line = f"new worker {child.pid} seems to have failed to start, exit status:{status}"
+            self._retry(line, f"it ended with status {exit}")
         elif child is self.current:
             self.current = None
             self._notify(f"worker {child.pid} died unexpectedly with status:{status}, restarting")
@@ -216,22 +219,17 @@ class Generations(Part):
         if not self.stopping:
             self._show_status()
 
-    def _forget_trial(self) -> None:
-        if self._starting is not None:
-            self._starting.close()
-            self._starting = None
-
     def _show_status(self) -> None:
-        tried = self._starting.child.pid if self._starting is not None else None
-        shown = {number: pid for pid, number in self._numbers.items() if pid != tried}
-        if shown and (self.current is not None or self._old or self.children.leaving):
+        shown = {child.generation: child.pid for child in self.children.everybody if child is not self._tried}
+        if shown:
             self._status.show(shown)
 
     # -- by themselves ------------------------------------------------------------------------------------------------
 
     @property
     def _verdict_at(self) -> float:
-        return self._starting.next_at if self._starting is not None else FOREVER
+        tried = self._tried
+        return FOREVER if tried is None or tried.state is WorkerState.KILLED else self._started[tried.pid].next_at
 
     @property
     def _restart_at(self) -> float:

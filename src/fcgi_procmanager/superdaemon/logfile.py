@@ -21,12 +21,11 @@ from ..children.registry import Child, Registry
 from ..children.respawn import retry_delay
 from ..errors import ConfigError
 from ..events.loop import Part
+from ..system.poll import any_readable
 
 _MODE = 0o640
-_YOUNG = 2.0  # seconds: a logger that lived longer is started again at once
-_DRAIN_AFTER = (
-    3  # failures in a row after which its pipe is emptied: once it is full, everybody who writes would wait for ever
-)
+_YOUNG = 1.0  # seconds: a logger that lived longer is started again at once
+_DRAIN_AFTER = 6  # failures in a row after which its pipe is emptied: once it is full, everybody who writes would wait
 _PIECE = 1 << 16  # bytes
 
 
@@ -91,7 +90,8 @@ class LogFile(Part):
         return self._read >= 0 and self._logger is None and self._failures >= _DRAIN_AFTER
 
     def turn(self, now: float) -> bool:
-        if self._drains:
+        # Asked for, because the flag that keeps a read from waiting would be the logger's as well.
+        if self._drains and any_readable(self._read):
             self._drain()
         if now >= self.next_at:
             self._start()
@@ -135,11 +135,19 @@ class LogFile(Part):
 
 
 def _open_file(path: str) -> int:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
     try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, _MODE)
+        # A link that somebody else has put there could lead anywhere.
+        return os.open(path, flags if _is_own_link(path) else flags | os.O_NOFOLLOW, _MODE)
     except OSError as error:
-        reason = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
-        raise ConfigError(f"failed to open log file:{path}:{reason}: name a file that can be written") from None
+        reason = "it is a symbolic link of another user" if error.errno == errno.ELOOP else error.strerror
+        raise ConfigError(f"failed to open log file:{path}: {reason}: name a file that can be written") from None
+
+
+def _is_own_link(path: str) -> bool:
+    with contextlib.suppress(OSError):
+        return os.path.islink(path) and os.lstat(path).st_uid in (0, os.geteuid())
+    return False
 
 
 def _without_waiting(write: int) -> int:

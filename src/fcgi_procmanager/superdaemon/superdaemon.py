@@ -16,12 +16,13 @@ from ..children.launch import Program, logical_directory
 from ..children.reaper import Reaper
 from ..children.registry import WORKER, Child, Registry
 from ..children.stop import Stop
+from ..errors import PidFileError
 from ..events.inbox import Inbox
 from ..events.loop import Loop
 from ..events.readiness import Readiness
 from ..system import signals
 from ..system.detach import Detached
-from ..system.pidfile import PidFile
+from ..system.pidfile import PidFile, UnusablePidFile
 from ..system.signals import Signals
 from .environment import Environment
 from .generations import Generations
@@ -47,7 +48,9 @@ class Superdaemon:
         registry = Registry()
         self._workers = registry.of(WORKER)
         self._sockets = Sockets(log.write)
-        self._pid_file = PidFile(options.pid_file, "--pid-file") if options.pid_file is not None else None
+        self._pid_file = (
+            PidFile(options.pid_file, "--pid-file", others_lock=True) if options.pid_file is not None else None
+        )
         self._status = StatusFile(options.status_file, log.write)
         self._environment = Environment(options, os.environ, log.write)
         self._directory = options.directory if options.directory is not None else logical_directory()
@@ -82,7 +85,10 @@ class Superdaemon:
         self._signals.install(signals.SUPERDAEMON_SIGNALS)
         if self._pid_file is not None:
             # Before the sockets: a second start is told who is there, and has touched nothing.
-            self._pid_file.acquire()
+            try:
+                self._pid_file.acquire()
+            except UnusablePidFile as error:
+                raise PidFileError(f"failed to open file:{self._pid_file.path}: {error.reason}") from None
         self._sockets.open(self._options)
         self._log_file.open(detached=self._detached is not None)
 

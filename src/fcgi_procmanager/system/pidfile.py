@@ -57,9 +57,11 @@ class Claim(NamedTuple):
 class PidFile:
     """One PID file. Acquire in the process whose number it shall hold, after any daemon fork."""
 
-    def __init__(self, path: str | os.PathLike[str], option: str = "--pidfile") -> None:
-        """option: by what name a person chooses the path."""
+    def __init__(self, path: str | os.PathLike[str], option: str = "--pidfile", others_lock: bool = False) -> None:
+        """option: by what name a person chooses the path. others_lock: whoever may hold it has it locked, whatever number is in
+        it; else one that is named and lives is left alone as well."""
         self._option = option
+        self._others_lock = others_lock
         self.path = os.path.abspath(os.fspath(path))
         self._descriptor: int | None = None
         self._pid = 0
@@ -141,7 +143,7 @@ class PidFile:
             # take the rival's. Only the holder of its lock moves the file in place, so what is true now stays true.
             if not _is_at(self.path, present):
                 return False
-            if pid is not None and _is_older(pid, os.fstat(present).st_mtime):
+            if pid is not None and not self._others_lock and _is_older(pid, os.fstat(present).st_mtime):
                 raise self._held(pid)
             os.rename(temporary, self.path)
             return True

@@ -69,31 +69,33 @@ def _open_descriptor(pid: int) -> int | None:
 
 
 @contextlib.contextmanager
-def found(path: str) -> Iterator[Running | None]:
-    """The process that holds the PID file, None if none does. Raises ConfigError, and PidFileError when it cannot be
+def found(path: str, locked_only: bool = False) -> Iterator[Running | None]:
+    """The process that holds the PID file, None if none does. locked_only: who has not locked it does not hold it. Raises ConfigError, and PidFileError when it cannot be
     proven who that is."""
     if os.path.lexists(path) and not os.access(path, os.R_OK):
         raise ConfigError(f"{path} may not be read by this user: run this as the owner of the pool")
-    pid = _proven(path)
+    pid = _proven(path, locked_only)
     try:
         running = None if pid is None else Running(pid)
     except ProcessLookupError:
         running = None
     try:
         # Asked again: the process may have ended, and its number been given away, before its descriptor was open.
-        yield running if running is not None and _proven(path) == pid else None
+        yield running if running is not None and _proven(path, locked_only) == pid else None
     finally:
         if running is not None:
             running.close()
 
 
-def _proven(path: str) -> int | None:
+def _proven(path: str, locked_only: bool) -> int | None:
     """Who holds the PID file, None for nobody."""
     # The number alone is not enough: it may stand in a file that a power failure or a copy has left, and have been given
     # to anybody since. A manager of ours always has the lock.
     asked = claim(path)
     if asked.proven or asked == Claim():
         return asked.pid
+    if not asked.locked and locked_only:
+        return None
     if not asked.locked:
         raise PidFileError(
             f"{path} names process {asked.pid}, which has not locked it and may be anybody: see 'ps -p {asked.pid}'; "

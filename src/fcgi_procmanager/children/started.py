@@ -1,4 +1,4 @@
-"""A program that was started and is not known to be good yet.
+"""A program that was started, and whether it is known to be good.
 
 Runs in a manager of programs, and in the superdaemon. Must never take the silence of a program that announces itself for health.
 """
@@ -17,8 +17,8 @@ from .registry import Child, Children
 from .trial import Trial, Verdict
 
 
-class Starting:
-    """child: what was started."""
+class Started:
+    """child: what was started. Kept until its end: a program that says once more that it is ready must find somebody who listens."""
 
     def __init__(self, child: Child, trial: Trial, announcement: Announcement | None) -> None:
         self.child = child
@@ -30,12 +30,16 @@ class Starting:
         return self._trial.next_at
 
     def descriptors(self) -> Iterable[int]:
-        """Readable when it has something to say."""
+        """Readable when it says something."""
         return self._announcement.descriptors() if self._announcement is not None else ()
 
-    def verdict(self, now: float) -> Verdict:
+    def hear(self) -> None:
+        """What it has said since the last call."""
         if self._announcement is not None and self._announcement.is_ready(self.child.pid):
             self._trial.announced = True
+
+    def verdict(self, now: float) -> Verdict:
+        self.hear()
         return self._trial.verdict(now)
 
     def close(self) -> None:
@@ -52,7 +56,7 @@ def start(
     interval: float,
     ready_timeout: float | None,
     forked: Callable[[int], object] = int,
-) -> Starting:
+) -> Started:
     """Run `program` as a child of this kind. Raises as `launch.start`."""
     announcement = Announcement() if ready_timeout is not None else None
     try:
@@ -70,4 +74,4 @@ def start(
         raise
     if announcement is not None:
         announcement.started()
-    return Starting(child, Trial(monotonic(), interval, ready_timeout), announcement)
+    return Started(child, Trial(monotonic(), interval, ready_timeout), announcement)

@@ -1,0 +1,62 @@
+"""Ten reloads of `exec` under continuous load: no request is lost, and each one replaces every copy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from cli.programs import PROGRAMS, Folder, Load
+from harness.process import Script, alive
+
+IDLE_IS_SEEN = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="only Linux tells whether a program has a connection in hand"
+)
+USR1_WHEN_IDLE = ["--stop-signal", "USR1", "--stop-when-idle"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, run_script: Callable[..., Script], sock_path: str) -> Folder:
+    return Folder(tmp_path / "folder", run_script, sock_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "env"),
+    [
+        pytest.param("libfcgi", ["--stop-signal", "USR1"], {}, id="libfcgi by USR1"),
+        pytest.param("perl", ["--stop-signal", "USR1"], {}, id="perl by USR1"),
+        pytest.param("libfcgi", USR1_WHEN_IDLE, {}, id="libfcgi by USR1 when idle", marks=IDLE_IS_SEEN),
+        pytest.param("perl", USR1_WHEN_IDLE, {}, id="perl by USR1 when idle", marks=IDLE_IS_SEEN),
+        pytest.param("libfcgi", ["--stop-signal", "HUP"], {}, id="libfcgi by HUP", marks=IDLE_IS_SEEN),
+        pytest.param("perl", ["--stop-signal", "HUP"], {}, id="perl by HUP", marks=IDLE_IS_SEEN),
+        pytest.param("plain", [], {}, id="a program that knows no signal", marks=IDLE_IS_SEEN),
+        pytest.param(
+            *("plain", ["--stop-when-idle"], {"ON_TERM": "flag"}),
+            id="one that notes TERM and is killed by the second",
+            marks=IDLE_IS_SEEN,
+        ),
+    ],
+)
+def test_ten_reloads_under_load_lose_nothing(
+    folder: Folder, tmp_path: Path, name: str, options: list[str], env: dict[str, str]
+) -> None:
+    script = folder.exec(PROGRAMS[name](tmp_path), "--interval", "0.2", *options, n=2, env=env)
+    seen = {*script.workers()}
+    with Load(folder.sock_path) as load:
+        load.wait_more(20)
+        for _ in range(10):
+            before = script.workers()
+            folder.control("reload")
+            assert not any(map(alive, before)), script.log()
+            after = {*script.wait_workers(2)}
+            assert not after & seen
+            seen |= after
+            load.wait_more(20)
+            assert load.wrong == [], script.log()
+    assert load.wrong == [], script.log()
+    assert len(seen) == 22
+    assert load.pids <= seen
+    assert len(load.pids) >= 11, "each generation has answered"
+    assert script.stop() == 0
