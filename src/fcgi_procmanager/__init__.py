@@ -4,8 +4,6 @@ The names below are the public interface. Each is imported when it is first aske
 flup is not needed by all.
 """
 
-from __future__ import annotations
-
 TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than `starter`
 if TYPE_CHECKING:
     from .errors import BootError, ConfigError, ControlError, ListenError, PidFileError, ProcManagerError, ProtocolError

@@ -4,8 +4,6 @@
 superdaemon/. Source: Server::Starter 0.35.
 """
 
-from __future__ import annotations
-
 import os
 
 from .sockets import serverports

@@ -2,8 +2,6 @@
 to know its ports loads nothing else.
 """
 
-from __future__ import annotations
-
 VARIABLE = "SERVER_STARTER_PORT"
 
 
