@@ -171,7 +171,7 @@ def test_sh(snippet: Snippet, run_script: Run, place: Path) -> None:
     network or a virtual environment of its own is read by the shell only."""
     subprocess.run(["sh", "-n", "-c", snippet.text], check=True, timeout=20)
     session = Session(run_script, place)
-    for line in here(snippet.text, place).splitlines():
+    for line in here(snippet.text, place).replace("\\\n", " ").splitlines():
         session.do(line)
     session.end()
 
@@ -192,6 +192,8 @@ class Session:
             self._call(shlex.split(line)[1:])
         elif line.startswith("fcgi-procmanager"):
             self._call(shlex.split(line)[1:], server=True)
+        elif line.startswith("fcgi-start-server"):
+            self._superdaemon(shlex.split(line)[1:])
         elif line.startswith("kill "):
             self._kill(line)
         else:
@@ -208,6 +210,19 @@ class Session:
         script = self._server = self._run([*COMMAND, *options], cwd=self._place)
         address = options[options.index("--listen") + 1]
         assert _ask(script, address).text == "myapp"
+
+    def _superdaemon(self, options: list[str]) -> None:
+        """Started when none is there, else told something."""
+        command = [sys.executable, "-m", "fcgi_procmanager.starter", *options]
+        if self._server is not None:
+            subprocess.run(command, cwd=self._place, check=True, timeout=60)
+            return
+        at = command.index("fcgi-procmanager")
+        command[at : at + 1] = COMMAND
+        self._server = self._run(command, cwd=self._place)
+        assert _ask(self._server, options[options.index("--path") + 1]).text == "myapp"
+        status = Path(options[options.index("--status-file") + 1])
+        wait_until(status.exists, 20, "the first generation to be good")
 
     def _need_server(self) -> Script:
         if self._server is None:
