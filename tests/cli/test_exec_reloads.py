@@ -14,7 +14,6 @@ from harness.process import Script, alive
 IDLE_IS_SEEN = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="only Linux tells whether a program has a connection in hand"
 )
-USR1_WHEN_IDLE = ["--stop-signal", "USR1", "--stop-when-idle"]
 
 
 @pytest.fixture
@@ -26,10 +25,6 @@ def folder(tmp_path: Path, run_script: Callable[..., Script], sock_path: str) ->
     ("name", "options", "env"),
     [
         pytest.param("libfcgi", ["--stop-signal", "USR1"], {}, id="libfcgi by USR1"),
-        pytest.param("perl", ["--stop-signal", "USR1"], {}, id="perl by USR1"),
-        pytest.param("libfcgi", USR1_WHEN_IDLE, {}, id="libfcgi by USR1 when idle", marks=IDLE_IS_SEEN),
-        pytest.param("perl", USR1_WHEN_IDLE, {}, id="perl by USR1 when idle", marks=IDLE_IS_SEEN),
-        pytest.param("libfcgi", ["--stop-signal", "HUP"], {}, id="libfcgi by HUP", marks=IDLE_IS_SEEN),
         pytest.param("perl", ["--stop-signal", "HUP"], {}, id="perl by HUP", marks=IDLE_IS_SEEN),
         pytest.param("plain", [], {}, id="a program that knows no signal", marks=IDLE_IS_SEEN),
         pytest.param(

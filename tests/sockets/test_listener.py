@@ -523,7 +523,7 @@ def test_tcp_unresolvable(host: str) -> None:
 
 
 def test_tcp_not_permitted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refusing(family: int, target: object, backlog: int) -> None:
+    def refusing(family: int, target: object, backlog: int, kind: int) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(binding, "_listen_tcp", refusing)

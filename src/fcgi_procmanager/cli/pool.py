@@ -6,6 +6,7 @@ Runs in a process of its own, beside the pool. Must never touch it.
 from __future__ import annotations
 
 import contextlib
+import os
 
 import psutil
 
@@ -30,12 +31,9 @@ class Pool:
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
-        self._of_programs = False  # no child runs the manager's own program
+        self._of_programs = _keeps_programs(pid)
         self._titles_tell = False  # a worker that has just been forked still has its manager's title, and others do not
         self._starting = self._workers()  # worker -> whether it is starting
-        if not self._starting:
-            self._of_programs = True
-            self._starting = self._workers()
         self._old = set(self._starting)
         self._gone: set[psutil.Process] = set()  # new ones that have ended
         self._changed_at = monotonic()
@@ -49,7 +47,9 @@ class Pool:
 
     @property
     def renewed(self) -> bool:
-        enough = self._ready >= max(1, len(self._old))
+        # In the middle of a rolling reload there is a quarter more than there is to be.
+        spare = max(1, len(self._old) // 5) if self._of_programs else 0
+        enough = self._ready >= max(1, len(self._old) - spare)
         settled = monotonic() - self._changed_at >= _SETTLED
         return enough and settled and not self._remaining and self._ready == len(self._starting)
 
@@ -91,6 +91,18 @@ class Pool:
     def _is_starting(self, title: str, managers: str) -> bool:
         """By its title. One that is ending has none, and will not be ready either."""
         return not title or title.endswith(STARTING) or (title == managers and self._titles_tell)
+
+
+def _keeps_programs(pid: int) -> bool:
+    """Whether the manager keeps copies of a program: they have sessions of their own, as Caddy has, and workers have not."""
+    with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+        manager = psutil.Process(pid)
+        children = manager.children()
+        workers = [
+            child for child in children if _program(child) == _program(manager) and os.getsid(child.pid) != child.pid
+        ]
+        return bool(children) and not workers
+    return False
 
 
 def _settled(title: str, managers: str) -> bool:
