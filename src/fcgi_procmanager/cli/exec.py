@@ -9,7 +9,7 @@ import argparse
 import os
 import shutil
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn
 
 from ..basics import checks
 from ..children.launch import Program, environment_from, logical_directory
@@ -17,8 +17,8 @@ from ..errors import ConfigError, ListenError
 from ..manager.programmanager import ProgramManager
 from ..manager.programs import Copies
 from ..sockets.listener import Listener
-from .arguments import Options, octal, seconds, whole
-from .serve import absolute_address
+from .arguments import Options, seconds, whole
+from .pooloptions import absolute_address, add_pool_options, pool_settings
 
 __all__ = ["add"]
 
@@ -48,20 +48,8 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     add("program", metavar="-- PROGRAM ARGS", nargs=argparse.REMAINDER)
     add("-n", "--processes", type=whole, default=2, metavar="N", help="copies (default: 2)")
     add("--listen", metavar="ADDRESS", help="FastCGI address")
-    add("--socket-mode", type=octal, metavar="MODE", help="mode of a socket file, in octal (default: 660)")
-    add("--socket-owner", metavar="USER[:GROUP]", help="owner of a socket file")
-    add("--take-over", action="store_true", help="take the socket file even from a living server, which may then stop")
-    add("--pidfile", metavar="FILE", help="PID file, for 'stop' and 'reload'")
     add("--stop-signal", default="TERM", metavar="NAME", help="what asks a copy to leave; repeated (default: TERM)")
     add("--stop-when-idle", action="store_true", help="never send it while the copy has a connection")
-    add("--die-timeout", type=seconds, metavar="SECONDS", help="time to finish when told to stop; 0 for no limit")
-    add(
-        "--reload-timeout",
-        type=seconds,
-        metavar="SECONDS",
-        help="time to finish at a reload; without it there is no limit",
-    )
-    add("--start-delay", type=seconds, metavar="SECONDS", help="pause between two starts of copies")
     add(
         "--interval",
         type=seconds,
@@ -83,7 +71,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         metavar="NAME=VALUE",
         help="a variable for the copies; may be given several times",
     )
-    add("--manager-process-name", metavar="TITLE", help="title of the manager in ps")
+    add_pool_options(parser, "copies")
 
 
 def _timeout(text: str) -> float:
@@ -93,10 +81,10 @@ def _timeout(text: str) -> float:
     return value
 
 
-def run(options: Options) -> int:
+def run(options: Options) -> NoReturn:
     stop_signal = checks.signal_name("--stop-signal", options.stop_signal)
     program = _program(options)
-    manager = ProgramManager(_count(options.processes), **_settings(options))
+    manager = ProgramManager(_count(options.processes), **pool_settings(options))
     listener = _listen(manager, options)
     # A program that was not written for us waits in accept, which must block. The flag is shared with it.
     listener.socket.setblocking(True)
@@ -172,15 +160,3 @@ def _listen(manager: ProgramManager, options: Options) -> Listener:
         raise ListenError(
             "there is no address to serve on: give --listen ADDRESS, or let systemd, a superdaemon or a FastCGI spawner start this"
         ) from None
-
-
-def _settings(options: Options) -> dict[str, Any]:
-    """For the manager's constructor: what was given."""
-    given = {
-        "pidfile": None if options.pidfile is None else os.path.abspath(options.pidfile),
-        "die_timeout": options.die_timeout,
-        "reload_timeout": options.reload_timeout,
-        "start_delay": options.start_delay,
-        "manager_process_name": options.manager_process_name,
-    }
-    return {name: value for name, value in given.items() if value is not None}

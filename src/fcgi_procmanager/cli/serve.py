@@ -12,11 +12,12 @@ from typing import Any
 from ..errors import ConfigError
 from ..manager.procmanager import ProcManager
 from ..sockets.addresses import parse_address
-from .arguments import Options, octal, seconds, size, whole
+from .arguments import Options, size, whole
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, load_class, search_here
+from .pooloptions import absolute_address, add_pool_options, pool_settings
 
-__all__ = ["absolute_address", "add"]
+__all__ = ["add"]
 
 _DESCRIPTION = """\
 Serve the WSGI application NAME of MODULE ('application' if left out) by FastCGI.
@@ -42,30 +43,18 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     add = parser.add_argument
     add("-n", "--processes", type=whole, default=2, metavar="N", help="workers; 0 serves in this process (default: 2)")
     add("--listen", action="append", default=[], metavar="ADDRESS", help="FastCGI address; may be given several times")
-    add("--socket-mode", type=octal, metavar="MODE", help="mode of a socket file, in octal (default: 660)")
-    add("--socket-owner", metavar="USER[:GROUP]", help="owner of a socket file")
-    add("--take-over", action="store_true", help="take the socket file even from a living server, which may then stop")
     add("--web", metavar="HOST:PORT", help="serve browsers there, by a Caddy in front of the workers")
-    add("--pidfile", metavar="FILE", help="PID file, for 'stop' and 'reload'")
-    add("--die-timeout", type=seconds, metavar="SECONDS", help="time to finish when told to stop; 0 for no limit")
-    add(
-        "--reload-timeout",
-        type=seconds,
-        metavar="SECONDS",
-        help="time to finish at a reload; without it there is no limit",
-    )
-    add("--start-delay", type=seconds, metavar="SECONDS", help="pause between two starts of workers")
     add("--body-limit", type=size, metavar="SIZE", help="of a body without a length, such as 200M (default: 64M)")
     add("--chdir", metavar="DIRECTORY", help="where to look for MODULE and to run")
     add("--preload", action="store_true", help="load the application once, before the workers are forked")
     add("--manager", metavar="MODULE:CLASS", help="a subclass of ProcManager, for its hooks")
     add("--process-name", metavar="TITLE", help="title of a worker in ps")
-    add("--manager-process-name", metavar="TITLE", help="title of the manager in ps")
+    add_pool_options(parser, "workers")
 
 
 def run(options: Options) -> int:
     place = _place(options)
-    settings = _settings(options)
+    settings = pool_settings(options, n_processes=options.processes, process_name=options.process_name)
     _change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()
@@ -89,26 +78,6 @@ def _place(options: Options) -> Place:
     if options.take_over and not (addresses and all(parse_address(address).kind == "unix" for address in addresses)):
         raise ConfigError("--take-over is for a socket file: name it with --listen /path.sock")
     return Place(addresses, options.socket_mode, options.socket_owner, options.web, options.take_over)
-
-
-def absolute_address(text: str) -> str:
-    """A relative path is meant from here, not from --chdir."""
-    address = parse_address(text)
-    return os.path.abspath(address.path) if address.kind == "unix" else text
-
-
-def _settings(options: Options) -> dict[str, Any]:
-    """For the manager's constructor: what was given, so that a subclass may have defaults of its own."""
-    given = {
-        "n_processes": options.processes,
-        "pidfile": None if options.pidfile is None else os.path.abspath(options.pidfile),
-        "die_timeout": options.die_timeout,
-        "reload_timeout": options.reload_timeout,
-        "start_delay": options.start_delay,
-        "process_name": options.process_name,
-        "manager_process_name": options.manager_process_name,
-    }
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _change_directory(path: str | None) -> None:

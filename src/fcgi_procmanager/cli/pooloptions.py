@@ -1,0 +1,48 @@
+"""The options that every pool of the command has, whether it serves an application or runs a program.
+
+Runs before the manager starts. Must never touch the system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from ..sockets.addresses import parse_address
+from .arguments import Options, octal, seconds
+
+__all__ = ["absolute_address", "add_pool_options", "pool_settings"]
+
+
+def add_pool_options(parser: argparse.ArgumentParser, workers: str) -> None:
+    """workers: what the pool consists of, in the words of the help."""
+    add = parser.add_argument
+    add("--socket-mode", type=octal, metavar="MODE", help="mode of a socket file, in octal (default: 660)")
+    add("--socket-owner", metavar="USER[:GROUP]", help="owner of a socket file")
+    add("--take-over", action="store_true", help="take the socket file even from a living server, which may then stop")
+    add("--pidfile", metavar="FILE", help="PID file, for 'stop' and 'reload'")
+    add("--die-timeout", type=seconds, metavar="SECONDS", help="time to finish when told to stop; 0 for no limit")
+    limit = "time to finish at a reload; without it there is no limit"
+    add("--reload-timeout", type=seconds, metavar="SECONDS", help=limit)
+    add("--start-delay", type=seconds, metavar="SECONDS", help=f"pause between two starts of {workers}")
+    add("--manager-process-name", metavar="TITLE", help="title of the manager in ps")
+
+
+def pool_settings(options: Options, **more: Any) -> dict[str, Any]:
+    """For the manager's constructor: what was given, so that a subclass may have defaults of its own."""
+    given = {
+        "pidfile": None if options.pidfile is None else os.path.abspath(options.pidfile),
+        "die_timeout": options.die_timeout,
+        "reload_timeout": options.reload_timeout,
+        "start_delay": options.start_delay,
+        "manager_process_name": options.manager_process_name,
+        **more,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def absolute_address(text: str) -> str:
+    """A relative path is meant from here, not from --chdir."""
+    address = parse_address(text)
+    return os.path.abspath(address.path) if address.kind == "unix" else text
