@@ -66,17 +66,6 @@ class Sockets:
             shared.listener.remove()
         self._shared.clear()
 
-    def close(self) -> None:
-        """In a process that is not to keep them; the files stay."""
-        for shared in self._shared:
-            shared.listener.close()
-        self._shared.clear()
-
-    @property
-    def use_standard_input(self) -> bool:
-        """One of them is to be descriptor 0 of the program."""
-        return 0 in self._layout.descriptors
-
     @property
     def descriptors(self) -> Mapping[int, int]:
         """The program's number -> ours."""
