@@ -303,7 +303,7 @@ def test_reload_waits_for_the_request_in_hand(serve: Command, command: Command, 
         busy = int(script.line().split()[-1])
         reload = command("reload", "--pidfile", "pid")
         script.wait_log("sending TERM")
-        wait_until(lambda: len({*script.workers()} - {busy}) == 1 and busy in script.workers(), 20)
+        wait_until(lambda: len({*script.workers()} - {busy}) == 2 and busy in script.workers(), 20)
         assert reload.process.poll() is None
         open_gate(app)
         assert client.read_reply().text == "whole"
@@ -328,17 +328,39 @@ def test_reload_that_does_not_end_says_so(serve: Command, command: Command, app:
         client.send(fcgi.request_bytes(path="/held"))
         script.line()
         line = refused(command("reload", "--pidfile", "pid", "--timeout", "0.5"), 1)
-        assert re.match(r"not reloaded after 0\.5 s: [12] of 2 workers still to be replaced, [01] new ones ready", line)
+        assert re.match(
+            r"not reloaded after 0\.5 s: [12] of 2 workers still to be replaced, [012] new ones ready", line
+        )
         open_gate(app)
         assert client.read_reply().text == "whole"
     assert script.stop() == 0
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_reload_of_broken_code_says_so(
+def test_reload_of_broken_code_says_so_and_the_old_workers_go_on(
     serve: Command, command: Command, app: Path, sock_path: str, workers: int
 ) -> None:
     script = serve("version", workers=workers)
+    before = script.workers()
+    (app / "version.py").write_text("broken(\n")
+    line = refused(command("reload", "--pidfile", "pid"), 1)
+    assert line.startswith("not reloaded, the old workers go on: version.py:1: SyntaxError")
+    assert script.log().count("reload failed: version.py:1: SyntaxError") == 1
+    assert "Traceback (most recent call last)" in script.log()
+    assert script.workers() == before
+    assert fcgi.fetch(sock_path).text.startswith("version 1")
+    write_version(app, 2)
+    reload = command("reload", "--pidfile", "pid")
+    assert reload.wait() == 0, reload.log()
+    assert fcgi.fetch(sock_path).text.startswith("version 2")
+    assert script.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_plain_reload_of_broken_code_says_so(
+    serve: Command, command: Command, app: Path, sock_path: str, workers: int
+) -> None:
+    script = serve("version", "--reload-mode", "plain", workers=workers)
     (app / "version.py").write_text("broken(\n")
     line = refused(command("reload", "--pidfile", "pid"), 1)
     assert line.startswith("the new workers end before they are ready")

@@ -75,6 +75,12 @@ def text(name: str, value: object) -> str:
     return value
 
 
+def reload_mode(name: str, value: object) -> str:
+    if value not in ("plain", "rolling"):
+        raise ConfigError(f"{name} must be 'plain' or 'rolling', not {value!r}")
+    return str(value)
+
+
 def signal_name(name: str, value: object) -> str:
     """Without its SIG, in capitals. One that a process can be sent and can obey in its own way."""
     short = value.upper().removeprefix("SIG") if isinstance(value, str) else ""

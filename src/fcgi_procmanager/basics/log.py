@@ -21,6 +21,13 @@ def write(line: str) -> None:
         pass  # None, closed, or a pipe without a reader
 
 
+def write_traceback(error: BaseException) -> None:
+    import traceback
+
+    for part in traceback.format_exception(type(error), error, error.__traceback__):
+        write(part.rstrip("\n"))
+
+
 def text(message: object) -> str:
     """A message as Perl makes a string of it: an exception is its words, None is nothing."""
     return "" if message is None else str(message)

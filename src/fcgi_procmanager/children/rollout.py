@@ -41,8 +41,8 @@ def plain(now: Snapshot) -> Step:
     return Step(max(0, start), (*old, *surplus))
 
 
-def rolling(now: Snapshot) -> Step:
-    """A new one first: as many as `slice_of` says are started beside the older generation, and of that as many leave as have been
+def rolling(now: Snapshot, at_a_time: int = 0) -> Step:
+    """A new one first: so many (see `slice_of`) are started beside the older generation, and of that as many leave as have been
     replaced by one that is ready. One that is leaving holds no place: a long request must not hold the others up."""
     old = [child for child in now.staying if child.generation < now.generation]
     present = [child for child in now.staying if child.generation >= now.generation]
@@ -51,14 +51,14 @@ def rolling(now: Snapshot) -> Step:
         surplus = _oldest(present, len(present) - now.wanted)
         return Step(max(0, now.wanted - len(present)), tuple(surplus))
     gone = now.wanted - len(now.staying)  # places that nobody serves
-    start = min(max(gone, slice_of(now.wanted) - trying), now.wanted - len(present))
+    start = min(max(gone, slice_of(now.wanted, at_a_time) - trying), now.wanted - len(present))
     replaced = len(old) + len(present) - trying - now.wanted
     return Step(max(0, start), tuple(_oldest(old, replaced)))
 
 
-def slice_of(wanted: int) -> int:
-    """How many are replaced at a time: a quarter, so that the machine is not asked to hold twice as many."""
-    return max(1, wanted // 4)
+def slice_of(wanted: int, at_a_time: int = 0) -> int:
+    """How many are replaced at a time; 0 for a quarter, so that the machine is not asked to hold twice as many."""
+    return at_a_time or max(1, wanted // 4)
 
 
 def _oldest(children: list[Child], count: int) -> Iterable[Child]:

@@ -76,6 +76,8 @@ def _follow(manager: Running, pool: Pool, timeout: float) -> str | None:
         pool.look()
         if pool.renewed:
             return None
+        if pool.failure:
+            return f"not reloaded, the old workers go on: {pool.failure}"
         if pool.failing:
             return "the new workers end before they are ready: the manager's log says why; it goes on trying"
         if monotonic() >= deadline:

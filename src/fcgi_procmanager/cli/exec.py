@@ -16,6 +16,7 @@ from ..children.launch import Program, environment_from, logical_directory
 from ..errors import ConfigError, ListenError
 from ..manager.programmanager import ProgramManager
 from ..manager.programs import Copies
+from ..manager.workers import ROLLING
 from ..sockets.listener import Listener
 from .arguments import Options, seconds, whole
 from .pooloptions import absolute_address, add_pool_options, pool_settings
@@ -84,7 +85,7 @@ def _timeout(text: str) -> float:
 def run(options: Options) -> NoReturn:
     stop_signal = checks.signal_name("--stop-signal", options.stop_signal)
     program = _program(options)
-    manager = ProgramManager(_count(options.processes), **pool_settings(options))
+    manager = ProgramManager(_count(options.processes), **pool_settings(options, reload=ROLLING))
     listener = _listen(manager, options)
     # A program that was not written for us waits in accept, which must block. The flag is shared with it.
     listener.socket.setblocking(True)

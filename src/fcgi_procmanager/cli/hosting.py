@@ -17,6 +17,7 @@ from ..errors import BootError, ConfigError, ListenError, ProcManagerError
 from ..manager.half import ManagerHalf
 from ..manager.parts import PoolPart
 from ..manager.procmanager import ProcManager
+from ..manager.workers import ROLLING
 from ..sockets.listener import Listener
 from .messages import story
 from .web import Web
@@ -120,11 +121,14 @@ def host(
     base: type[ProcManager] = ProcManager,
     on_ready: Callable[[ProcManager, str | None], None] | None = None,
     limits: dict[str, int] | None = None,
+    reload: str = ROLLING,
 ) -> int:
-    """Serve `application` until told to stop. `settings` are for the constructor of `base`, `limits` for the server; `on_ready`
+    """Serve `application` until told to stop. `settings` are for the constructor of `base`, `limits` for the server, `reload` is what
+    HUP does; `on_ready`
     is called in the manager with the URL, None without a web server, once the first worker is ready. Raises
     ProcManagerError."""
     manager = _make(base, settings)
+    manager.reload = reload  # not by the constructor: one of a subclass may not know it
     web = _open_web(manager, place)
     url = web.url if web is not None else None
     hosting = Hosting(manager, application, (lambda: on_ready(manager, url)) if on_ready is not None else None)

@@ -17,6 +17,7 @@ __all__ = ["INTERVAL", "Pool"]
 
 INTERVAL = 0.02  # seconds between two looks at the workers
 _SETTLED = 0.2  # seconds without a change: what is broken at once shows by then
+_SETTLED_WITH_LESS = 1.0
 _ATTEMPTS = 3  # new ones that have ended while every old one is still there
 _NO_NEW_ONE = 5.0  # seconds without any new one: the program cannot be run
 _PAUSE = 1.0  # seconds without any worker, after some ended: they have failed several times in a row
@@ -32,6 +33,7 @@ class Pool:
     def __init__(self, pid: int) -> None:
         self._pid = pid
         self._of_programs = _keeps_programs(pid)
+        self._first_title = _title_of(pid)
         self._titles_tell = False  # a worker that has just been forked still has its manager's title, and others do not
         self._starting = self._workers()  # worker -> whether it is starting
         self._old = set(self._starting)
@@ -47,11 +49,19 @@ class Pool:
 
     @property
     def renewed(self) -> bool:
-        # In the middle of a rolling reload there is a quarter more than there is to be.
-        spare = max(1, len(self._old) // 5) if self._of_programs else 0
-        enough = self._ready >= max(1, len(self._old) - spare)
-        settled = monotonic() - self._changed_at >= _SETTLED
-        return enough and settled and not self._remaining and self._ready == len(self._starting)
+        missing = max(1, len(self._old)) - self._ready
+        # In the middle of a rolling reload there was a quarter more than there is to be.
+        spare = max(1, len(self._old) // 5) if not self._gone else 0
+        settled = monotonic() - self._changed_at >= (_SETTLED if missing <= 0 else _SETTLED_WITH_LESS)
+        enough = self._ready and missing <= spare
+        return bool(enough and settled and not self._remaining and self._ready == len(self._starting))
+
+    @property
+    def failure(self) -> str:
+        """Why a rolling reload was given up, as the manager's title says; empty if it does not."""
+        title = _title_of(self._pid)
+        _, found, reason = title.partition(" failed: ")
+        return reason.removesuffix(")") if found and "(reload " in title and title != self._first_title else ""
 
     @property
     def failing(self) -> bool:
@@ -103,6 +113,13 @@ def _keeps_programs(pid: int) -> bool:
         ]
         return bool(children) and not workers
     return False
+
+
+def _title_of(pid: int) -> str:
+    try:
+        return _title(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _settled(title: str, managers: str) -> bool:

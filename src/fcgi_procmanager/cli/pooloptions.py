@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from ..sockets.addresses import parse_address
-from .arguments import Options, octal, seconds
+from .arguments import Options, octal, seconds, whole
 
 __all__ = ["absolute_address", "add_pool_options", "pool_settings"]
 
@@ -25,6 +25,12 @@ def add_pool_options(parser: argparse.ArgumentParser, workers: str) -> None:
     add("--die-timeout", type=seconds, metavar="SECONDS", help="time to finish when told to stop; 0 for no limit")
     limit = "time to finish at a reload; without it there is no limit"
     add("--reload-timeout", type=seconds, metavar="SECONDS", help=limit)
+    add(
+        "--reload-slice",
+        type=whole,
+        metavar="N",
+        help=f"{workers} that a rolling reload replaces at a time (default: a quarter)",
+    )
     add("--start-delay", type=seconds, metavar="SECONDS", help=f"pause between two starts of {workers}")
     add("--manager-process-name", metavar="TITLE", help="title of the manager in ps")
 
@@ -34,6 +40,7 @@ def pool_settings(options: Options, **more: Any) -> dict[str, Any]:
     given = {
         "pidfile": None if options.pidfile is None else os.path.abspath(options.pidfile),
         "die_timeout": options.die_timeout,
+        "reload_slice": options.reload_slice,
         "reload_timeout": options.reload_timeout,
         "start_delay": options.start_delay,
         "manager_process_name": options.manager_process_name,

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..manager.procmanager import ProcManager
+from ..manager.workers import PLAIN, ROLLING
 from ..sockets.addresses import parse_address
 from .arguments import Options, size, whole
 from .hosting import Application, Place, host
@@ -27,6 +28,7 @@ it once, which saves memory and time; new code then comes by a restart. What the
 loaded in the manager: keep the application in another module.
 """
 
+_RELOAD_MODE = "new workers first, old ones when they are ready (rolling); or all at once (plain; default: rolling)"
 _EPILOG = """\
 ADDRESS is /path.sock, host:port, :port, [v6]:port or fd:N; without one, the socket that systemd (LISTEN_FDS) or a
 FastCGI spawner (descriptor 0) handed over.
@@ -50,11 +52,16 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     add("--manager", metavar="MODULE:CLASS", help="a subclass of ProcManager, for its hooks")
     add("--process-name", metavar="TITLE", help="title of a worker in ps")
     add_pool_options(parser, "workers")
+    add("--reload-mode", choices=(ROLLING, PLAIN), default=ROLLING, help=_RELOAD_MODE)
 
 
 def run(options: Options) -> int:
     place = _place(options)
-    settings = pool_settings(options, n_processes=options.processes, process_name=options.process_name)
+    settings = pool_settings(
+        options,
+        n_processes=options.processes,
+        process_name=options.process_name,
+    )
     _change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()
@@ -63,7 +70,7 @@ def run(options: Options) -> int:
     if options.preload:
         application.load()
     limits = {} if options.body_limit is None else {"body_limit": options.body_limit}
-    return host(application, place, settings, base=base, on_ready=_greet, limits=limits)
+    return host(application, place, settings, base=base, on_ready=_greet, limits=limits, reload=options.reload_mode)
 
 
 def _greet(manager: ProcManager, url: str | None) -> None:

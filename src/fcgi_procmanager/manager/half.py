@@ -203,6 +203,7 @@ class ManagerHalf:
 
     def reload(self) -> None:
         """Replace every worker that is there."""
+        self._manager._show_reload()
         self.workers.reload()
         self.readiness.reloading()
 

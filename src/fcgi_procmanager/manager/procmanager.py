@@ -35,7 +35,7 @@ from ..worker.gate import Gate
 from ..worker.worker import Worker, forget_children_of_manager, socket_of
 from .half import ManagerHalf
 from .parts import PoolPart
-from .workers import Workers
+from .workers import PLAIN, Workers
 
 
 class ProcManager:
@@ -45,7 +45,10 @@ class ProcManager:
         the pool runs, it ends the pool gently.
     pidfile: path of a PID file, held and locked while the manager lives; None for none.
     die_timeout: seconds a worker gets to leave at a stop before it is killed; 0 for no limit.
-    reload_timeout: the same at a reload, or when there are too many; 0 for no limit: nobody waits for those who leave.
+    reload: what HUP does. "plain": all workers leave, and each is replaced when it is gone. "rolling": new ones first, and an old one
+        leaves when a new one is ready; a new one that fails before ends the reload, and the old ones go on.
+    reload_slice: how many workers a rolling reload replaces at a time; 0 for a quarter of them.
+    reload_timeout: the same as die_timeout at a reload, or when there are too many; 0 for no limit: nobody waits for those who leave.
     start_delay: seconds between two forks; fractions count.
     no_signals: install no handler and wait with plain `os.wait`.
     process_name, manager_process_name: titles of a worker and of the manager.
@@ -59,6 +62,8 @@ class ProcManager:
     n_processes = checks.Parameter[int](checks.number, changed="_size_changed")
     pidfile = checks.Parameter[Union[str, "os.PathLike[str]", None]](checks.path)
     die_timeout = checks.Parameter[float](checks.seconds)
+    reload = checks.Parameter[str](checks.reload_mode)
+    reload_slice = checks.Parameter[int](checks.count)
     reload_timeout = checks.Parameter[float](checks.seconds)
     start_delay = checks.Parameter[float](checks.seconds)
     no_signals = checks.Parameter[bool](checks.flag)
@@ -72,6 +77,8 @@ class ProcManager:
         *,
         pidfile: str | os.PathLike[str] | None = None,
         die_timeout: float = 60,
+        reload: str = PLAIN,
+        reload_slice: int = 0,
         reload_timeout: float = 0,
         start_delay: float = 0,
         no_signals: bool = False,
@@ -82,6 +89,8 @@ class ProcManager:
         self.n_processes = checks.count("n_processes", n_processes)
         self.pidfile = pidfile
         self.die_timeout = die_timeout
+        self.reload = reload
+        self.reload_slice = reload_slice
         self.reload_timeout = reload_timeout
         self.start_delay = start_delay
         self.no_signals = no_signals
@@ -91,6 +100,7 @@ class ProcManager:
         self.manager_pid = os.getpid()
         self.listeners: list[Listener] = []
 
+        self._reload_failed = False  # the last one; the title says why
         self._signals = signals.Signals()
         self._parts: list[PoolPart] = []
         self._pidfiles: dict[str, PidFile] = {}  # held, by path
@@ -223,6 +233,17 @@ class ProcManager:
     def change_process_name(self) -> None:
         """Either: show the role in the process title."""
         set_title(self.manager_process_name if self.role is Role.MANAGER else self.process_name)
+
+    def _show_failed_reload(self, number: int, reason: str) -> None:
+        """Manager: in its title, where `reload` and whoever looks finds it."""
+        self._reload_failed = True
+        set_title(f"{self.manager_process_name} (reload {number} failed: {reason})")
+
+    def _show_reload(self) -> None:
+        """Manager: a reload begins."""
+        if self._reload_failed:
+            self._reload_failed = False
+            self.change_process_name()
 
     def write_pid_file(self) -> None:
         """Manager: put `pidfile` in place and hold it, if there is one. Raises PidFileError."""
@@ -399,9 +420,10 @@ class ProcManager:
         fastexit.prepare()
         atexit.register(self._say_why)
         signals.unblock(mask)
-        self._boot(half.attending)
+        self._boot(half.attending, traced=half.workers.generation > 0)
 
-    def _boot(self, parts: tuple[PoolPart, ...]) -> None:
+    def _boot(self, parts: tuple[PoolPart, ...], traced: bool) -> None:
+        """traced: in a reload the log has the whole story; at the start it is one line."""
         self._leave_if_told()
         suffix = "".join(part.starting_suffix for part in parts)
         if suffix:
@@ -413,6 +435,8 @@ class ProcManager:
                 part.prepare_worker()
             self.server_init()
         except BootError as error:
+            if traced and error.__context__ is not None:
+                log.write_traceback(error.__context__)
             self.refuse(str(error))
         if suffix:
             self.change_process_name()

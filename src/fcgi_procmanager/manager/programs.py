@@ -16,7 +16,6 @@ from ..children import started
 from ..children.ladder import RESEND, Ladder
 from ..children.launch import Program
 from ..children.registry import WORKER, Child
-from ..children.rollout import rolling
 from ..children.started import Started
 from ..children.trial import Verdict
 from ..ipc.channel import READY, SERVED
@@ -81,22 +80,6 @@ class Programs(Workers):
         while self._started:
             self._started.popitem()[1].close()
         self._tried.clear()
-
-    # -- what is missing ----------------------------------------------------------------------------------------------
-
-    @property
-    def missing(self) -> int:
-        return rolling(self._snapshot()).start
-
-    @property
-    def complete(self) -> bool:
-        return super().complete and all(child.generation == self.generation for child in self.children.staying.values())
-
-    def fill(self) -> None:
-        self._reload_begun = False
-        step = rolling(self._snapshot())
-        if step.start or step.retire:
-            self._take(step)
 
     # -- starting -----------------------------------------------------------------------------------------------------
 

@@ -15,13 +15,15 @@ from ..basics.states import ManagerEvent, ManagerState
 from ..children import launch
 from ..children.registry import WORKER, Child
 from ..children.respawn import DEATHS_PER_SECOND, Respawn
-from ..children.rollout import Snapshot, Step, plain, snapshot
+from ..children.rollout import Snapshot, Step, plain, rolling, snapshot
 from ..events.loop import Part
 from ..ipc.channel import READY, REFUSED, SERVED
 
 if TYPE_CHECKING:
     from .half import ManagerHalf
     from .procmanager import ProcManager
+
+PLAIN, ROLLING = "plain", "rolling"
 
 _NOTICE_EVERY = 1.0  # seconds between two lines that say that workers die too fast
 
@@ -39,7 +41,8 @@ class Workers(Part):
         self.respawn = Respawn(manager.start_delay, manager.n_processes)
         self.generation = 0
         self.refusal: str | None = None
-        self._reload_begun = False  # those of an older generation have not been asked to leave yet
+        self._reloading = False  # some of an older generation have not been asked to leave yet
+        self._refusals: dict[int, str] = {}  # by pid: why a new one cannot serve, in a reload
         self._ever_served = False
         self._noticed_at = -FOREVER
 
@@ -47,8 +50,20 @@ class Workers(Part):
 
     @property
     def missing(self) -> int:
-        """Workers to fork. One that is leaving still holds its place: it is replaced when it is gone."""
-        return self._manager.n_processes - len(self.children)
+        """Workers to fork. In a plain pool one that is leaving still holds its place: it is replaced when it is gone."""
+        if not self._rolls:
+            return self._manager.n_processes - len(self.children)
+        if self._reloading:
+            return self._rolling_step.start
+        return self._manager.n_processes - len(self.children.staying)
+
+    @property
+    def _rolls(self) -> bool:
+        return self._manager.reload == ROLLING
+
+    @property
+    def _rolling_step(self) -> Step:
+        return rolling(self._snapshot, self._manager.reload_slice)
 
     @property
     def fill_at(self) -> float:
@@ -57,24 +72,33 @@ class Workers(Part):
 
     @property
     def complete(self) -> bool:
-        """As many as are wanted are ready, and nobody is leaving."""
+        """As many as are wanted are ready, and nobody is leaving or to be replaced."""
         workers = self.children
-        return not workers.leaving and workers.ready >= self._manager.n_processes and not self._reload_begun
+        return not workers.leaving and workers.ready >= self._manager.n_processes and not self._reloading
 
     def reload(self) -> None:
         """Replace everybody who is there."""
         self.generation += 1
-        self._reload_begun = True
+        self._reloading = True
         self.respawn.reload()
 
     def fill(self) -> None:
         """Retire and fork what the pool needs to become what is wanted. In a new worker the manager's half is gone
         afterwards."""
-        if not self.missing and not self._reload_begun:
+        if not self.missing and not self._reloading:
             return
-        self._reload_begun = False
-        self._take(plain(self._snapshot()))
+        if self._rolls:
+            self._take(self._rolling_step)
+            self._reloading = self._reloading and self._is_old_one_there
+        else:
+            self._reloading = False
+            self._take(plain(self._snapshot))
 
+    @property
+    def _is_old_one_there(self) -> bool:
+        return any(child.generation < self.generation for child in self.children.staying.values())
+
+    @property
     def _snapshot(self) -> Snapshot:
         return snapshot(self._manager.n_processes, self.generation, self.children)
 
@@ -143,6 +167,8 @@ class Workers(Part):
         starting = self._half.life.state is ManagerState.STARTING
         if starting or (self._half.running and was_ready and not self._ever_served):
             self.refusal = self.refusal or text
+        elif child is not None and self._fails_reload(child):
+            self._refusals[child.pid] = text  # said once, at its end
         elif text != self.refusal:
             self._manager.notify(text)
 
@@ -157,13 +183,34 @@ class Workers(Part):
         """How soon it is replaced; see respawn.py."""
         now = monotonic()
         started = child.ready_at < FOREVER
-        if child.ladder is not None or (child.served and exit.clean):
+        if self._fails_reload(child):
+            self._back_out(child, exit)
+        elif child.ladder is not None or (child.served and exit.clean):
             self.respawn.left(child.ready_at, now)
         elif started and (child.served or exit.code is None):
             self.respawn.died(child.ready_at, now)
             self._notice_deaths(now)
         else:
             self._could_not_start(child, now)
+
+    def _fails_reload(self, child: Child) -> bool:
+        """It is new, was not ready, and nobody had told it to leave, while an old one serves in its place."""
+        is_new = child.generation == self.generation and child.ready_at == FOREVER and child.ladder is None
+        return is_new and self._rolls and self._reloading and self._is_old_one_there
+
+    def _back_out(self, child: Child, exit: Exit) -> None:
+        """The old ones stay, as those that are wanted. What is new and not ready yet would fail as well."""
+        workers = self.children.staying.values()
+        unready = [other for other in workers if other.ready_at == FOREVER and other.generation == self.generation]
+        old = [other for other in workers if other.generation < self.generation]
+        for other in old:
+            other.generation = self.generation
+        self._reloading = False
+        died = f"{WORKER} (pid {child.pid}) exited with status {exit} before it was ready"
+        reason = self._refusals.pop(child.pid, died)
+        self._manager.notify(f"reload failed: {reason}; {len(old)} old servers go on")
+        self._manager._show_failed_reload(self.generation, reason)
+        self.retire(unready, self._manager.reload_timeout)
 
     def _could_not_start(self, child: Child, now: float) -> None:
         rounds = self.respawn.failures
