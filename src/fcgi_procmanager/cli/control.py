@@ -13,7 +13,7 @@ from ..basics import exits
 from ..basics.clock import monotonic
 from ..system.running import Running, found
 from .arguments import Options, seconds
-from .messages import complain
+from .messages import Progress, complain
 from .pool import INTERVAL, Pool
 
 __all__ = ["add"]
@@ -62,18 +62,20 @@ def reload(options: Options) -> int:
             return _not_running(options.pidfile)
         pool = Pool(manager.pid)
         manager.send(signal.SIGHUP)
-        failure = _follow(manager, pool, options.timeout)
+        with Progress() as progress:
+            failure = _follow(manager, pool, options.timeout, progress)
         if failure is None:
             return exits.OK
         complain(failure)
         return exits.FAILED
 
 
-def _follow(manager: Running, pool: Pool, timeout: float) -> str | None:
+def _follow(manager: Running, pool: Pool, timeout: float, progress: Progress) -> str | None:
     """Watch the pool until it is renewed: None, or what went wrong."""
     deadline = monotonic() + timeout
     while not manager.ends_within(min(INTERVAL, max(0.0, deadline - monotonic()))):
         pool.look()
+        progress.show(pool.progress)
         if pool.renewed:
             return None
         if pool.failure:

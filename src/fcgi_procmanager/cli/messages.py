@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["PROGRAM", "complain", "one_line", "say", "story"]
+__all__ = ["PROGRAM", "Progress", "complain", "one_line", "say", "story"]
 
 PROGRAM = "fcgi-procmanager"
 
@@ -22,6 +22,28 @@ def complain(message: str) -> None:
 def say(message: str) -> None:
     """Say on standard output what was asked for."""
     _write(sys.stdout, one_line(message) + "\n")
+
+
+class Progress:
+    """One line on a terminal that changes, and is gone at the end. Without a terminal, nothing."""
+
+    def __init__(self) -> None:
+        self._shown = ""
+        try:
+            self._terminal = sys.stderr.isatty()
+        except (AttributeError, ValueError):
+            self._terminal = False
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.show("")
+
+    def show(self, text: str) -> None:
+        if self._terminal and text != self._shown:
+            _write(sys.stderr, f"\r{text}\x1b[K")
+            self._shown = text
 
 
 def one_line(text: object) -> str:

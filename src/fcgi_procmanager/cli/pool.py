@@ -73,6 +73,10 @@ class Pool:
         holding_back = bool(self._gone) and not self._starting and monotonic() - self._changed_at >= _PAUSE
         return not self._ready and (holding_back or len(self._gone) >= len(self._old) + 2)
 
+    @property
+    def progress(self) -> str:
+        return f"{len(self._old) - self._remaining} of {len(self._old)} workers replaced"
+
     def describe(self) -> str:
         return f"{self._remaining} of {len(self._old)} workers still to be replaced, {self._ready} new ones ready"
 

@@ -1,0 +1,127 @@
+"""New code by `reload` behind nginx: requests do not notice that the application takes a while to start."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from harness.deploys import APP, Load
+from harness.process import Script, wait_until
+from harness.web import WEBS, Site
+
+COMMAND = [sys.executable, "-m", "fcgi_procmanager"]
+SLOW_START = "import time; time.sleep(1)\n" + APP.replace(
+    "os.path.basename(os.path.dirname(os.path.abspath(__file__)))", "'{name}'"
+)
+
+
+class Served(Site):
+    """`serve` with an application that takes a second to load."""
+
+    def install(self, name: str, source: str = SLOW_START) -> None:
+        aside = self.place / "app.new"
+        aside.write_text(source.replace("{name}", name))
+        os.rename(aside, self.place / "app.py")
+
+    def serve(self, *options: str) -> Script:
+        self.install("r0")
+        listen = ["--listen", self.socket, "--pidfile", "pid"]
+        self.app = self._run([*COMMAND, "serve", "app:app", "-n", "4", *listen, *options], cwd=self.place)
+        self.app.wait_log("server .*initialized", 4)
+        self.start_front(lambda text: text.replace("fastcgi_keep_conn on;", "fastcgi_keep_conn off;"))
+        return self.app
+
+    def reload(self) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*COMMAND, "reload", "--pidfile", "pid"],
+            cwd=self.place,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.fixture
+def site(sock_path: str, run_script: Callable[..., Script]) -> Iterator[Served]:
+    place = Path(sock_path).parent / "site"
+    place.mkdir()
+    yield Served(WEBS["nginx"], place, run_script, "")
+    shutil.rmtree(place)
+
+
+def test_deploys_of_an_application_that_starts_slowly_lose_nothing_and_hold_nobody_up(
+    site: Served, record_property: Callable[[str, object], None]
+) -> None:
+    site.serve("--reload-slice", "4")
+    with Load(site.port) as load:
+        wait_until(lambda: load.done > 20, 20)
+        quiet = load.longest
+        for number in range(1, 6):
+            slow = load.ask_slowly()
+            site.install(f"r{number}")
+            done = site.reload()
+            assert (done.returncode, done.stderr) == (0, "")
+            wait_until(lambda number=number: f"r{number}" in load.releases, 20)
+            slow.join(30)
+    record_property("longest wait", f"{quiet:.3f} s quiet, {load.longest:.3f} s in all")
+    assert load.failures == []
+    assert load.releases == {f"r{number}" for number in range(6)}
+    site.stop()
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("def (\n", "app.py:1: SyntaxError"),
+        ("import nosuch\n", "app.py:1: ModuleNotFoundError: No module named 'nosuch'"),
+        ("other = 1\n", "has no attribute 'app'"),
+        ("import os; os._exit(3)\n", "exited with status 3 before it was ready"),
+        ("raise SystemExit(4)\n", "SystemExit: 4"),
+    ],
+    ids=["syntax", "import", "attribute", "exits", "leaves"],
+)
+def test_a_broken_deploy_loses_nothing_and_says_why(site: Served, source: str, reason: str) -> None:
+    app = site.serve()
+    before = app.workers()
+    with Load(site.port) as load:
+        site.install("broken", source)
+        done = site.reload()
+        assert done.returncode == 1
+        assert reason in done.stderr
+        assert done.stderr.count("\n") == 1
+        seen = load.done
+        wait_until(lambda: load.done > seen + 10, 20)
+    assert load.failures == []
+    assert load.releases == {"r0"}
+    assert app.workers() == before
+    site.stop()
+
+
+def test_the_progress_is_shown_on_a_terminal(site: Served) -> None:
+    app = site.serve()
+    master, slave = pty.openpty()
+    reload = subprocess.Popen([*COMMAND, "reload", "--pidfile", "pid"], cwd=site.place, stderr=slave)
+    os.close(slave)
+    said = b""
+    try:
+        while piece := os.read(master, 1000):
+            said += piece
+    except OSError:  # how a terminal ends
+        pass
+    os.close(master)
+    assert reload.wait(20) == 0
+    assert re.findall(rb"\r([^\r\x1b]*)\x1b\[K", said)[:2] == [b"0 of 4 workers replaced", b"1 of 4 workers replaced"]
+    assert said.endswith(b"\r\x1b[K")
+    assert app.stop() == 0
+    site.front.signal(site.web.gentle)
+    site.front.wait()
