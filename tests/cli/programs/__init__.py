@@ -98,6 +98,7 @@ class Load:
             with self._lock:
                 self.replies += 1
                 self.pids.add(pid)
+            self._over.wait(0.001)  # the machine has something else to do as well
 
 
 class Folder:
