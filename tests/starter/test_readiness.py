@@ -41,7 +41,7 @@ class Upward:
         self.sock.settimeout(timeout)
         try:
             return "READY=1" not in self.sock.recv(4096).decode()
-        except TimeoutError:
+        except OSError:  # its time is over
             return True
 
 

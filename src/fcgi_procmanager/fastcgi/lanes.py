@@ -83,6 +83,7 @@ class Lanes:
 
     def _start_and_wait(self) -> None:
         gate = self._manager.gate
+        gate.remove_listeners()  # this thread accepts nothing: the baton is not for it
         gate.add(self._done.read_end)
         for thread in self._threads:
             thread.start()

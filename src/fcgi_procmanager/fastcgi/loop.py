@@ -261,10 +261,17 @@ class FastCGI:
             gate.remove_listeners()
             if self._listeners.called:
                 self._listeners.pass_on()
+            if gate.is_owed():
+                self._take_last()
             self._drain_by = monotonic() + self.drain_timeout
             self._held.hurry(self._drain_by)
         self._held.dismiss_idle()
         return self._held.expects_something
+
+    def _take_last(self) -> None:
+        connection = self._listeners.take()
+        if connection is not None:
+            self._held.ready.append(connection)
 
 
 _at_fork = AtFork(FastCGI._disown)

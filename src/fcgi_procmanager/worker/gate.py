@@ -6,7 +6,8 @@ fork reports to both sides. Must never accept, read a connection, or decide to l
 *The herd.* Many idle workers wait for one listener; `EPOLLEXCLUSIVE` wakes one of them. The wake-up is then owed: a
 worker that was woken for the listener but turns to something else (a held connection that became ready in the same
 instant, a TERM) would leave the new connection in the backlog although others are idle. It passes the *baton*: a byte in a
-pipe that all workers watch in the same exclusive way, so that another one wakes up and tries to accept.
+pipe that all workers watch in the same exclusive way, so that another one wakes up and tries to accept. Nobody may be left who
+takes it: one that leaves looks, last of all, and accepts once more if it is still there.
 """
 
 from __future__ import annotations
@@ -114,6 +115,14 @@ class Gate:
         empty backlog: busy workers would hand the baton round and round."""
         if self._baton is not None and any_readable(*listeners):
             self._baton.give()
+
+    def is_owed(self) -> bool:
+        """This worker leaves: whether a wake-up is owed that nobody has taken. Then it is this one's to accept once more: all of
+        its siblings may be leaving too, and other pools that wait for the same listener do not hear our baton."""
+        if self._baton is None or not self._baton.given:
+            return False
+        self._baton.take()
+        return True
 
     def close(self) -> None:
         """May be called twice. Nothing can be waited for any more."""

@@ -6,6 +6,7 @@ process.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import sys
 from typing import TYPE_CHECKING, Any, Callable
@@ -67,6 +68,11 @@ class Worker:
                 return accepted
         if called:  # the TERM may have come at any moment since the wait
             self.gate.pass_on(sock.fileno())
+            if self.gate.is_owed():
+                with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+                    accepted = sock.accept()
+                    self.begin_serving()
+                    return accepted
         return None
 
     def begin_serving(self) -> None:
