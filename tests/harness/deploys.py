@@ -27,6 +27,7 @@ class Load:
     """Requests without a pause from two threads, each on a connection of its own."""
 
     port: int
+    posts: bool = True
     releases: set[str] = field(default_factory=set)
     done: int = 0
     slow: int = 0
@@ -64,7 +65,7 @@ class Load:
     def _run(self) -> None:
         while not self.over.is_set():
             began = time.monotonic()
-            self._note("/page", "GET" if self.done % 3 else "POST")
+            self._note("/page", "GET" if self.done % 3 or not self.posts else "POST")
             self.longest = max(self.longest, time.monotonic() - began)
             self.done += 1
             self.over.wait(0.002)  # the machine has something else to do as well

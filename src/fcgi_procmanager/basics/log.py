@@ -5,8 +5,12 @@ Runs in every process, never in a signal handler. A log that nobody can read is 
 
 from __future__ import annotations
 
+import select
 import sys
 from typing import Any
+
+_PATIENCE = 100  # milliseconds
+_stalled = False  # the last line found no room
 
 
 def write(line: str) -> None:
@@ -15,10 +19,23 @@ def write(line: str) -> None:
         logger.info(line)
         return
     try:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        if _has_room(sys.stderr):
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
     except (AttributeError, OSError, ValueError):
         pass  # None, closed, or a pipe without a reader
+
+
+def _has_room(stream: Any) -> bool:
+    """Whether a line can be written without waiting for a reader who may never come; a slow one gets a moment."""
+    global _stalled
+    poller = select.poll()
+    try:
+        poller.register(stream.fileno(), select.POLLOUT)
+    except (AttributeError, OSError, ValueError):
+        return True  # not a file of the system
+    _stalled = not poller.poll(0 if _stalled else _PATIENCE)
+    return not _stalled
 
 
 def write_traceback(error: BaseException) -> None:

@@ -5,6 +5,7 @@ Runs in a manager of programs, and in the superdaemon. Must never take the silen
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Callable
@@ -40,13 +41,24 @@ class Started:
 
     def verdict(self, now: float) -> Verdict:
         self.hear()
-        return self._trial.verdict(now)
+        verdict = self._trial.verdict(now)
+        # It may have died long ago while we were held up, and what its end means is decided when it is reaped.
+        return Verdict.WAIT if verdict is Verdict.GOOD and _has_ended(self.child.pid) else verdict
 
     def close(self) -> None:
         """May be called twice."""
         if self._announcement is not None:
             self._announcement.close()
             self._announcement = None
+
+
+def _has_ended(pid: int) -> bool:
+    if not hasattr(os, "waitid"):
+        return False
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True  # somebody else has reaped it
 
 
 def start(

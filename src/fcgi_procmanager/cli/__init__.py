@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..basics import exits
 from ..errors import ProcManagerError
+from ..system.stdio import open_missing
 from .arguments import Parser, parse
 from .check import add as add_check
 from .control import add as add_control
@@ -32,6 +33,7 @@ exit status:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status. In a manager and in its workers it ends by SystemExit."""
+    open_missing()
     owner = os.getpid()
     try:
         options = parse(_parser(), argv)

@@ -110,7 +110,7 @@ def _count(processes: int) -> int:
 def _program(options: Options) -> Program:
     """Raises ConfigError when it cannot be run: what is only found out later is the last of many lines."""
     arguments = options.program[1:] if options.program[:1] == ["--"] else options.program
-    if not arguments:
+    if not arguments or not arguments[0]:
         raise ConfigError("no program to run: give it after '--', as in 'exec --listen /run/app.sock -- /usr/bin/app'")
     directory = None if options.chdir is None else os.path.abspath(options.chdir)
     if directory is not None and not os.path.isdir(directory):

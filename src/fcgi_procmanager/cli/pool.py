@@ -42,6 +42,8 @@ class Pool:
 
     def look(self) -> None:
         """See who is there now."""
+        if not self._starting and not self._of_programs:
+            self._of_programs = _keeps_programs(self._pid)  # there was nobody who could have told
         before, self._starting = self._starting, self._workers()
         if before.keys() != self._starting.keys():
             self._changed_at = monotonic()

@@ -15,6 +15,7 @@ from ..basics import exits, log
 from ..errors import ConfigError, ControlError, ProcManagerError
 from ..superdaemon.api import restart_server, start_server, stop_server
 from ..system import signals
+from ..system.stdio import open_missing
 from .arguments import octal
 from .getoptions import FLAG, NUMBER, TEXT, Found, read
 
@@ -105,6 +106,7 @@ exit status: 0 done; 1 somebody had to be killed, or what was asked has not come
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
+    open_missing()
     found = read(sys.argv[1:] if argv is None else argv, _KINDS)
     try:
         return _run(found)

@@ -141,11 +141,13 @@ class ManagerHalf:
         while True:
             called = self.loop.turn() or self._look_due
             self._look_due = False
-            self.reaper.escalate()
             before = len(self.registry)
             pid = self.reaper.reap()  # whoever called: a part that always has something to say keeps no zombie
             if pid is not None or len(self.registry) < before:
                 return pid
+            self.reaper.escalate()  # afterwards: who has ended in time was not killed
+            if len(self.registry) < before:
+                return None
             until = self._next_at
             if called or (self.running and self.workers.hopeless) or monotonic() >= until:
                 return None

@@ -6,6 +6,8 @@ never end one in the middle of a request while there is time.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -109,6 +111,8 @@ class Programs(Workers):
     def _not_executed(self, error: OSError, missing: int) -> None:
         """A mistake while nobody has ever served; later a program that is being replaced, which is tried again."""
         why = f"{error.filename} cannot be run: {error.strerror}"
+        if error.errno == errno.ENOENT and os.path.isfile(error.filename):
+            why += " (the file is there: what its first line names is not)"
         if not self.respawn.ever_ready:
             self.refusal = why
             return

@@ -10,7 +10,9 @@ from collections.abc import Iterable
 
 from ..basics import exits, log
 from ..errors import ProcManagerError
+from ..sockets.inherited import take_systemd_sockets
 from ..system.detach import Detached, detach
+from ..system.stdio import open_missing
 from .control import restart_server, stop_server
 from .options import DIE_TIMEOUT, Path, Texts, check
 from .superdaemon import Superdaemon
@@ -61,7 +63,7 @@ def start_server(
     options = check(
         exec=exec,
         port=port,
-        path=os.fspath(path) if isinstance(path, os.PathLike) else path,
+        path=path,
         interval=interval,
         signal_on_hup=signal_on_hup,
         signal_on_term=signal_on_term,
@@ -82,9 +84,12 @@ def start_server(
         socket_mode=socket_mode,
         socket_owner=socket_owner,
     )
+    open_missing()
+    handed_over = take_systemd_sockets()  # which are for this process, not for the one that it becomes
     if not options.daemonize:
-        return Superdaemon(options).run()
-    return _run_detached(Superdaemon(options, detached := detach()), detached)
+        return Superdaemon(options, handed_over).run()
+    detached = detach()
+    return _run_detached(Superdaemon(options, handed_over, detached), detached)
 
 
 def _run_detached(superdaemon: Superdaemon, detached: Detached) -> int:

@@ -37,11 +37,11 @@ def restart_server(
         if running is None:
             raise ControlError(f"not running: no living process holds {os.fspath(pid_file)}")
         before = statusfile.read(path)
-        if not before:
+        if before is None:
             raise ControlError(f"no active process found in the status file: {path}: wait until a generation serves")
         asked = _wait_for_tick()
         _signal(running, signal.SIGHUP, "SIGHUP")
-        _follow(running, path, max(before), asked, limit)
+        _follow(running, path, max(before, default=0), asked, limit)
 
 
 def stop_server(*, pid_file: Path = None) -> None:
@@ -71,7 +71,7 @@ def _follow(running: Running, path: str, before: int, asked: int, limit: float) 
     while True:
         if running.ends_within(min(_INTERVAL, max(0.0, deadline - monotonic()))):
             raise ControlError(f"the server process {running.pid} ended while it was to restart: its log says why")
-        there = statusfile.read(path)
+        there = statusfile.read(path) or {}
         new = {number: pid for number, pid in there.items() if number > before and _started_after(pid, asked)}
         if there and new == there:
             return

@@ -56,6 +56,7 @@ class Generations(Part):
         self.current: Child | None = None
         self.stopping = False
         self.last_failure = ""
+        self._ever_shown = False  # there is no status file before a generation was good
         self._tried: Child | None = None
         self._started: dict[int, Started] = {}  # by pid, of those that are not reaped
 
@@ -82,6 +83,7 @@ class Generations(Part):
         for one in self._started.values():
             one.hear()
         if not self.stopping:
+            self._status.retry(now)
             self._judge(now)
             self._restart_by_itself(now)
             while (due := self.succession.due(now)) is not None:
@@ -96,7 +98,7 @@ class Generations(Part):
     def next_at(self) -> float:  # type: ignore[override]
         if self.stopping:
             return FOREVER
-        return min(self.succession.next_at, self._verdict_at, self._restart_at)
+        return min(self.succession.next_at, self._verdict_at, self._restart_at, self._status.retry_at)
 
     def stop(self) -> None:
         self.stopping = True
@@ -221,7 +223,8 @@ class Generations(Part):
 
     def _show_status(self) -> None:
         shown = {child.generation: child.pid for child in self.children.everybody if child is not self._tried}
-        if shown:
+        self._ever_shown = self._ever_shown or bool(shown)
+        if self._ever_shown:
             self._status.show(shown)
 
     # -- by themselves ------------------------------------------------------------------------------------------------

@@ -40,14 +40,20 @@ class LogFile(Part):
         self._loggers = registry.of(self.kind)
         self._logger: Child | None = None
         self._write = self._read = -1
-        self._found = -1  # the standard error that was found
+        self._found: tuple[int, ...] = ()  # the standard output and the standard error that were found
         self._failures = 0
 
     def open(self, detached: bool) -> None:
         """detached: the standard error that is found is a terminal that is not ours any more. Raises ConfigError."""
         if self._target is None:
             return
-        self._found = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) if detached else os.dup(2)
+        if self._command == "":
+            raise ConfigError("failed to open log file:|: there is no command behind the bar: give one, or a file")
+        if detached:
+            null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+            self._found = (null, os.dup(null))
+        else:
+            self._found = (os.dup(1), os.dup(2))
         self._reopen()
 
     def reopen(self) -> None:
@@ -116,7 +122,7 @@ class LogFile(Part):
         program = Program(
             ["/bin/sh", "-c", self._command or ""],
             dict(os.environ),
-            {0: self._read, 1: self._found, 2: self._found},
+            {0: self._read, 1: self._found[0], 2: self._found[1]},
             session=True,  # control-C at a terminal: it reads on until the last program has ended
         )
         try:
@@ -127,11 +133,22 @@ class LogFile(Part):
 
     def _drain(self) -> None:
         with contextlib.suppress(OSError):
-            os.write(self._found, os.read(self._read, _PIECE))
+            os.write(self._found[1], os.read(self._read, _PIECE))
 
     def close(self) -> None:
-        """The logger reads what is left, and ends when the last of us has."""
+        """Whoever called us has standard output and standard error back. The logger reads what is left, and ends when nobody
+        can write any more."""
         self.next_at = FOREVER
+        if not self._found:
+            return
+        log.flush_standard_streams()
+        for number, found in zip((1, 2), self._found):
+            os.dup2(found, number)
+            os.close(found)
+        for descriptor in (self._read, self._write):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._found, self._read, self._write = (), -1, -1
 
 
 def _open_file(path: str) -> int:

@@ -54,7 +54,7 @@ def check(
     *,
     exec: Iterable[str] | str | None,
     port: Texts,
-    path: Texts,
+    path: Any,
     interval: float,
     signal_on_hup: str,
     signal_on_term: str,
@@ -82,8 +82,8 @@ def check(
         )  # the original's words
     return Options(
         program=_program(exec),
-        ports=tuple(parse_port(text) for text in _texts("port", port)),
-        paths=tuple(checks.text("path", text) for text in _texts("path", path)),
+        ports=tuple(parse_port(str(one)) for one in _list("port", port)),
+        paths=tuple(_socket_path(one) for one in _list("path", path)),
         interval=checks.seconds("interval", interval),
         signal_on_hup=checks.signal_name("signal_on_hup", signal_on_hup),
         signal_on_term=checks.signal_name("signal_on_term", signal_on_term),
@@ -107,17 +107,38 @@ def check(
 
 
 def _program(exec: Iterable[str] | str | None) -> tuple[str, ...]:
-    program = () if exec is None or isinstance(exec, str) else tuple(exec)
+    program = tuple(exec) if isinstance(exec, Iterable) and not isinstance(exec, (str, bytes)) else ()
     if not program:
         raise ConfigError("mandatory option ``exec'' is missing or is not an arrayref")
-    return tuple(checks.text("exec", part) for part in program)
+    return tuple(_string("exec", part) for part in program)
 
 
-def _texts(name: str, value: Texts) -> list[str]:
+def _list(name: str, value: Any) -> list[Any]:
+    """One or several, each a string; of a port a number as well."""
     if value is None:
         return []
-    values = [value] if isinstance(value, (str, int)) else list(value)
-    return [str(checks.number(name, one)) if isinstance(one, int) else checks.text(name, one) for one in values]
+    if isinstance(value, (str, int, os.PathLike)):
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{name} must be a string or a list of them, not {value!r}")
+    return [
+        checks.number(name, one) if isinstance(one, int) and name == "port" else _string(name, one) for one in value
+    ]
+
+
+def _string(name: str, value: Any) -> str:
+    text = checks.text(name, os.fspath(value) if isinstance(value, os.PathLike) else value)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ConfigError(f"{name} must be a string that the system can take, not {value!r}") from None
+    return text
+
+
+def _socket_path(text: str) -> str:
+    if not text:
+        raise ConfigError("path must be the path of a socket file, not ''")
+    return text
 
 
 def _optional(check: Any, name: str, value: Any) -> Any:

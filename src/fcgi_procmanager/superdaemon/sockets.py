@@ -9,7 +9,7 @@ import contextlib
 import os
 import resource
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Callable
 
@@ -17,7 +17,6 @@ from ..errors import ConfigError, ListenError
 from ..sockets import serverports
 from ..sockets.addresses import parse_address
 from ..sockets.binding import bind
-from ..sockets.inherited import take_systemd_sockets
 from ..sockets.listener import Listener
 from .options import Options
 from .ports import Port, layout
@@ -36,9 +35,10 @@ class Shared:
 
 
 class Sockets:
-    """notify: for one line of the log."""
+    """handed_over: those that systemd holds, with their names. notify: for one line of the log."""
 
-    def __init__(self, notify: Callable[[str], None]) -> None:
+    def __init__(self, handed_over: Sequence[tuple[Listener, str]], notify: Callable[[str], None]) -> None:
+        self._handed_over = handed_over
         self._notify = notify
         self._shared: list[Shared] = []
 
@@ -46,7 +46,7 @@ class Sockets:
         """Take what was handed over, and bind what is asked for: ports, then paths. Raises ConfigError and ListenError, with
         everything undone."""
         try:
-            for listener, name in take_systemd_sockets():
+            for listener, name in self._handed_over:
                 self._shared.append(Shared(listener, listener.describe(), name))
             for port in options.ports:
                 self._shared.append(self._bind_port(port, options))
@@ -56,7 +56,7 @@ class Sockets:
             for shared in self._shared:
                 shared.listener.socket.setblocking(True)
             self._layout = layout([shared.number for shared in self._shared])
-            _check_numbers(self._layout.descriptors)
+            _check_numbers(self._layout.descriptors, options.ports)
         except BaseException:
             self.remove()
             raise
@@ -93,16 +93,22 @@ class Sockets:
         return Shared(listener, port.spec, _name(port.spec), port.number)
 
     def _bind_path(self, path: str, options: Options) -> Shared:
-        with contextlib.suppress(OSError):
-            if stat.S_ISSOCK(os.lstat(path).st_mode):
-                self._notify(f"removing existing socket file:{path}")
+        is_there = _is_socket(path)
         # The directory is part of the address: a name alone may be a port to parse_address.
         address = parse_address(path if "/" in path else f"./{path}")
         try:
             listener = bind(address, backlog=options.backlog, mode=options.socket_mode, owner=options.socket_owner)
         except ListenError as error:
             raise ListenError(f"failed to listen to file {path}:{_reason(error)}") from None
+        if is_there:
+            self._notify(f"removing existing socket file:{path}")
         return Shared(listener, path, _name(path))
+
+
+def _is_socket(path: str) -> bool:
+    with contextlib.suppress(OSError):
+        return stat.S_ISSOCK(os.lstat(path).st_mode)
+    return False
 
 
 def _reason(error: ListenError) -> str:
@@ -110,7 +116,7 @@ def _reason(error: ListenError) -> str:
     said, _, advice = str(error).rpartition(": ")
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.strerror:
-        return f"{cause.strerror}: {advice}"
+        return cause.strerror if cause.strerror == advice else f"{cause.strerror}: {advice}"
     return f"{said.partition(' ')[2]}: {advice}"
 
 
@@ -119,10 +125,10 @@ def _name(spec: str) -> str:
     return spec.replace(":", "-")
 
 
-def _check_numbers(descriptors: Mapping[int, int]) -> None:
+def _check_numbers(descriptors: Mapping[int, int], ports: Sequence[Port]) -> None:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     highest = max(descriptors, default=0)
     if most != resource.RLIM_INFINITY and highest + 2 * len(descriptors) + _SPARE > most:
-        raise ConfigError(
-            f"descriptor {highest} is too high for the limit of {most} open files: choose a smaller number"
-        )
+        chosen = any(port.number == highest for port in ports)
+        advice = "choose a smaller number" if chosen else "raise the limit (ulimit -n)"
+        raise ConfigError(f"descriptor {highest} is too high for the limit of {most} open files: {advice}")

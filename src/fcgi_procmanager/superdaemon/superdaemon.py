@@ -7,6 +7,7 @@ itself.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from ..basics import exits, log
 from ..basics.clock import monotonic
@@ -20,6 +21,7 @@ from ..errors import PidFileError
 from ..events.inbox import Inbox
 from ..events.loop import Loop
 from ..events.readiness import Readiness
+from ..sockets.listener import Listener
 from ..system import signals
 from ..system.detach import Detached
 from ..system.pidfile import PidFile, UnusablePidFile
@@ -34,9 +36,11 @@ from .succession import GIVE_UP
 
 
 class Superdaemon:
-    """detached: who waits for the first generation; None when nobody does."""
+    """handed_over: sockets of systemd, and their names. detached: who waits for the first generation; None when nobody does."""
 
-    def __init__(self, options: Options, detached: Detached | None = None) -> None:
+    def __init__(
+        self, options: Options, handed_over: Sequence[tuple[Listener, str]], detached: Detached | None = None
+    ) -> None:
         self._options = options
         self._detached = detached
         self._signals = Signals()
@@ -47,7 +51,7 @@ class Superdaemon:
         self._killed_before_stop = 0
         registry = Registry()
         self._workers = registry.of(WORKER)
-        self._sockets = Sockets(log.write)
+        self._sockets = Sockets(handed_over, log.write)
         self._pid_file = (
             PidFile(options.pid_file, "--pid-file", others_lock=True) if options.pid_file is not None else None
         )
@@ -89,17 +93,18 @@ class Superdaemon:
                 self._pid_file.acquire()
             except UnusablePidFile as error:
                 raise PidFileError(f"failed to open file:{self._pid_file.path}: {error.reason}") from None
+        self._status.claim()
         self._sockets.open(self._options)
         self._log_file.open(detached=self._detached is not None)
 
     def _keep(self) -> None:
         """The one loop, until a stop is over."""
         while True:
+            while self._reaper.reap() is not None:
+                pass
             self._loop.turn()
             self._act_on_signals()
             self._reaper.escalate()
-            while self._reaper.reap() is not None:
-                pass
             self._tell_waiter()
             if self._stopping:
                 if not len(self._workers):
@@ -118,13 +123,15 @@ class Superdaemon:
         while len(self._workers):
             self._reaper.wait_for(self._workers.everybody[0])
         for part in self._loop.parts:
-            part.close()
+            if part is not self._log_file:
+                part.close()
         self._sockets.remove()
         self._status.remove()
         if self._stopping:
             log.write("exiting")
         if self._pid_file is not None:
             self._pid_file.release()
+        self._log_file.close()
         self._life.on(ManagerEvent.END)
         if self._signals.open:
             if self._asked_to_stop:
