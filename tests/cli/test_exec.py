@@ -117,8 +117,9 @@ def test_a_program_has_no_other_descriptors_and_hears_every_signal(folder: Folde
     assert {fd: target for fd, target in fds.items() if fd > 2 and not target.startswith("pipe:")} == {}
     assert len(fds) <= 4, f"0, 1, 2 and what the harness itself hands down, not {fds}"
     status = Path(f"/proc/{pid}/status").read_text()
-    masks = dict(re.findall(r"^(SigBlk|SigIgn):\s+(\w+)$", status, re.MULTILINE))
-    assert masks == {"SigBlk": "0" * 16, "SigIgn": "0" * 16}
+    masks = [int(mask, 16) for mask in re.findall(r"^(?:SigBlk|SigIgn):\s+(\w+)$", status, re.MULTILINE)]
+    of_the_c_library = 0x180000000  # 32 and 33, which its posix_spawn ignores in what it starts: Python 3.13 uses it
+    assert [mask & ~of_the_c_library for mask in masks] == [0, 0]
     assert script.stop() == 0
 
 

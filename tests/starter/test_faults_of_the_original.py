@@ -272,10 +272,16 @@ def test_a_stop_finds_no_worker_while_none_can_be_started(launch: Launch) -> Non
     assert _nothing_left(daemon)
 
 
+# Signals 32 and 33, which its posix_spawn ignores in what it starts: Python 3.13 uses it.
+OF_THE_C_LIBRARY = 0x180000000
+
+
 def test_the_program_has_the_default_actions_of_all_signals(launch: Launch) -> None:
     show = "grep -E 'Sig(Ign|Blk)' /proc/self/status; exec sleep 600"
     daemon = launch("--path=SOCK", program=["sh", "-c", show])
-    masks = {name: int(mask, 16) for name, mask in (line.split() for line in daemon.script.lines(2))}
+    masks = {
+        name: int(mask, 16) & ~OF_THE_C_LIBRARY for name, mask in (line.split() for line in daemon.script.lines(2))
+    }
     assert masks == {"SigBlk:": 0, "SigIgn:": 0}, f"SIGPIPE is bit {SIGPIPE - 1}"
     assert daemon.end() == 0
 
