@@ -9,7 +9,7 @@ import socket
 import stat
 import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import pytest
 
@@ -18,16 +18,6 @@ from harness import fcgi
 from harness.process import Script, alive, cmdline, free_port, listening, open_fds, wait_dead, wait_until
 
 LINUX = sys.platform.startswith("linux")
-
-
-@pytest.fixture
-def folder(tmp_path: Path, run_script: Callable[..., Script], sock_path: str) -> Folder:
-    return Folder(tmp_path / "folder", run_script, sock_path)
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> list[str]:
-    return plain(tmp_path)
 
 
 def refused(script: Script, status: int = 2) -> str:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Callable
 
 import pytest
 
 from cli.programs import PROGRAMS, Folder, Load
-from harness.process import Script, alive
+from harness.process import alive
 
 IDLE_IS_SEEN = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="only Linux tells whether a program has a connection in hand"
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path, run_script: Callable[..., Script], sock_path: str) -> Folder:
-    return Folder(tmp_path / "folder", run_script, sock_path)
 
 
 @pytest.mark.parametrize(

@@ -314,9 +314,9 @@ def test_idle_worker_sleeps(site: Any, kind: str) -> None:
     pids = [pool.script.pid, pool.worker()]
     for pid in pids:
         wait_asleep(pid)
-    time.sleep(0.1)
+    time.sleep(0.1)  # what the request has set going may still end
     before = [context_switches(pid) for pid in pids]
-    time.sleep(0.6)
+    time.sleep(0.6)  # a span in which nothing may happen
     assert [context_switches(pid) for pid in pids] == before
     pool.stop()
 

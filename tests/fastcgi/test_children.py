@@ -278,3 +278,37 @@ def ask(path: str) -> str:
         return fcgi.fetch(path).text
     except (FileNotFoundError, ConnectionRefusedError):
         return ""
+
+
+def test_a_connection_that_another_thread_is_accepting_is_not_held_by_a_child(run_script: Run) -> None:
+    """A thread has accepted it and waits for the interpreter, while its neighbour forks. A thread that computes makes such
+    waits long."""
+    script = run_script(
+        SITE
+        + """
+    import threading
+
+    def count(path):
+        if path == "/count" and os.fork() == 0:
+            say(sum(map(is_socket, range(256))))
+            os._exit(0)
+
+    def compute():
+        while True:
+            sum(range(1000))
+
+    begin_a_child = count
+    threading.Thread(target=compute, daemon=True).start()
+    manager = ProcManager(n_processes=0)
+    serve(listener=bound(), threads=3)
+"""
+    )
+    address = ("127.0.0.1", int(script.line()))
+    for _ in range(100):
+        with fcgi.Client(address) as client, fcgi.Client(address):
+            client.send(fcgi.request_bytes(path="/count"))
+            with fcgi.Client(address):
+                assert script.line() == "0"
+                assert client.read_reply().ended
+    script.signal(signal.SIGTERM)
+    assert script.wait() == 0

@@ -14,6 +14,7 @@ import signal
 import socket
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Callable
 
@@ -469,9 +470,12 @@ def test_a_signal_to_the_manager_from_exec_on(run_script: Run, sock_path: str, t
             if script.process.poll() is None:
                 script.signal(signal.SIGTERM)
         if number == signal.SIGINT:
-            wait_until(lambda script=script: script.process.poll() is not None or lost_in_an_import(script), STUCK + 2)
+            ended = partial(is_over, script)
+            wait_until(ended, STUCK + 2, lambda script=script: f"an end: {script.log()}")
             if script.process.poll() is None:
                 script.kill()
+                for path in (tmp_path / "pid", Path(sock_path)):
+                    path.unlink(missing_ok=True)
                 continue
         code = script.wait(STUCK + 2)
         script.tree_gone(STUCK)
@@ -483,10 +487,14 @@ def test_a_signal_to_the_manager_from_exec_on(run_script: Run, sock_path: str, t
             assert code in (-number, 1)
 
 
-def lost_in_an_import(script: Script) -> bool:
-    """Before our handler there is Python's, and its KeyboardInterrupt may be raised in a weakref callback of the import system,
-    which says so and goes on."""
-    return re.search(r"^Exception ignored in.*\n(.*\n)*KeyboardInterrupt", script.log(), re.MULTILINE) is not None
+def is_over(script: Script) -> bool:
+    return script.process.poll() is not None or lost_at_the_start(script)
+
+
+def lost_at_the_start(script: Script) -> bool:
+    """Before our handler there is Python's, whose KeyboardInterrupt may be raised where the interpreter says so and goes on: in a
+    weakref callback of the import system, or in its look whether the script is a package."""
+    return re.search(r"^KeyboardInterrupt\b(.*\n)+.*: initialized$", script.log(), re.MULTILINE) is not None
 
 
 def answers(path: str) -> bool:

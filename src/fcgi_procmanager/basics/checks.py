@@ -10,7 +10,7 @@ import signal
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
 
 from ..errors import ConfigError
-from .states import Role
+from .states import PLAIN, ROLLING, Role
 
 T = TypeVar("T")
 
@@ -76,8 +76,8 @@ def text(name: str, value: object) -> str:
 
 
 def reload_mode(name: str, value: object) -> str:
-    if value not in ("plain", "rolling"):
-        raise ConfigError(f"{name} must be 'plain' or 'rolling', not {value!r}")
+    if value not in (PLAIN, ROLLING):
+        raise ConfigError(f"{name} must be {PLAIN!r} or {ROLLING!r}, not {value!r}")
     return str(value)
 
 

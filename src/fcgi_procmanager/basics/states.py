@@ -21,6 +21,9 @@ class Role(str, enum.Enum):
         return self.value
 
 
+PLAIN, ROLLING = "plain", "rolling"  # how a pool is reloaded: all leave at once; or a new one first
+
+
 class ManagerState(enum.Enum):
     IDLE = "idle"  # made, or ended: no worker, no handler, no file
     STARTING = "starting"  # prepared; no worker has become ready yet

@@ -78,8 +78,8 @@ def _follow(manager: Running, pool: Pool, timeout: float, progress: Progress) ->
         progress.show(pool.progress)
         if pool.renewed:
             return None
-        if pool.failure:
-            return f"not reloaded, the old workers go on: {pool.failure}"
+        if failure := pool.failure:
+            return f"not reloaded, the old workers go on: {failure}"
         if pool.failing:
             return "the new workers end before they are ready: the manager's log says why; it goes on trying"
         if monotonic() >= deadline:

@@ -12,11 +12,11 @@ from dataclasses import replace
 from typing import Any, NoReturn
 
 from ..basics import checks
+from ..basics.states import ROLLING
 from ..children.launch import Program, environment_from, logical_directory
 from ..errors import ConfigError, ListenError
 from ..manager.programmanager import ProgramManager
 from ..manager.programs import Copies
-from ..manager.workers import ROLLING
 from ..sockets.listener import Listener
 from .arguments import Options, seconds, whole
 from .pooloptions import absolute_address, add_pool_options, pool_settings

@@ -12,12 +12,11 @@ from typing import Any, Callable
 
 from ..basics import exits
 from ..basics.clock import FOREVER, monotonic
-from ..basics.states import ManagerState, Role
+from ..basics.states import ROLLING, ManagerState, Role
 from ..errors import BootError, ConfigError, ListenError, ProcManagerError
 from ..manager.half import ManagerHalf
 from ..manager.parts import PoolPart
 from ..manager.procmanager import ProcManager
-from ..manager.workers import ROLLING
 from ..sockets.listener import Listener
 from .messages import story
 from .web import Web
@@ -123,10 +122,9 @@ def host(
     limits: dict[str, int] | None = None,
     reload: str = ROLLING,
 ) -> int:
-    """Serve `application` until told to stop. `settings` are for the constructor of `base`, `limits` for the server, `reload` is what
-    HUP does; `on_ready`
-    is called in the manager with the URL, None without a web server, once the first worker is ready. Raises
-    ProcManagerError."""
+    """Serve `application` until told to stop. `settings` are for the constructor of `base`, `limits` for the server; `on_ready` is
+    called in the manager with the URL, None without a web server, once the first worker is ready. `reload`: what HUP does.
+    Raises ProcManagerError."""
     manager = _make(base, settings)
     manager.reload = reload  # not by the constructor: one of a subclass may not know it
     web = _open_web(manager, place)

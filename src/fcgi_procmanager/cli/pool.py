@@ -17,9 +17,7 @@ __all__ = ["INTERVAL", "Pool"]
 
 INTERVAL = 0.02  # seconds between two looks at the workers
 _SETTLED = 0.2  # seconds without a change: what is broken at once shows by then
-_SETTLED_WITH_LESS = 1.0
-_ATTEMPTS = 3  # new ones that have ended while every old one is still there
-_NO_NEW_ONE = 5.0  # seconds without any new one: the program cannot be run
+_SETTLED_WITH_LESS = 1.0  # the same, where there are fewer than there were
 _PAUSE = 1.0  # seconds without any worker, after some ended: they have failed several times in a row
 
 
@@ -37,6 +35,8 @@ class Pool:
         self._titles_tell = False  # a worker that has just been forked still has its manager's title, and others do not
         self._starting = self._workers()  # worker -> whether it is starting
         self._old = set(self._starting)
+        # In the middle of another reload there may be a quarter more than there is to be.
+        self._midway = any(self._starting.values())
         self._gone: set[psutil.Process] = set()  # new ones that have ended
         self._changed_at = monotonic()
 
@@ -52,8 +52,8 @@ class Pool:
     @property
     def renewed(self) -> bool:
         missing = max(1, len(self._old)) - self._ready
-        # In the middle of a rolling reload there was a quarter more than there is to be.
-        spare = max(1, len(self._old) // 5) if not self._gone else 0
+        midway = self._midway or self._of_programs  # whose titles do not tell
+        spare = max(1, len(self._old) // 5) if midway and not self._gone else 0
         settled = monotonic() - self._changed_at >= (_SETTLED if missing <= 0 else _SETTLED_WITH_LESS)
         enough = self._ready and missing <= spare
         return bool(enough and settled and not self._remaining and self._ready == len(self._starting))
@@ -68,10 +68,6 @@ class Pool:
     @property
     def failing(self) -> bool:
         """None is ready, and more new ones have ended than one round of them, or the manager has begun to hold back."""
-        if len(self._gone) >= _ATTEMPTS and self._remaining == len(self._old):
-            return True  # the old ones stay as long as no new one is good
-        if self._of_programs and self._starting.keys() <= self._old and self._remaining == len(self._old):
-            return monotonic() - self._changed_at >= _NO_NEW_ONE
         holding_back = bool(self._gone) and not self._starting and monotonic() - self._changed_at >= _PAUSE
         return not self._ready and (holding_back or len(self._gone) >= len(self._old) + 2)
 

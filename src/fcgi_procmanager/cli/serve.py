@@ -9,9 +9,9 @@ import argparse
 import os
 from typing import Any
 
+from ..basics.states import PLAIN, ROLLING
 from ..errors import ConfigError
 from ..manager.procmanager import ProcManager
-from ..manager.workers import PLAIN, ROLLING
 from ..sockets.addresses import parse_address
 from .arguments import Options, size, whole
 from .hosting import Application, Place, host
@@ -30,8 +30,8 @@ loaded in the manager: keep the application in another module.
 
 _RELOAD_MODE = "new workers first, old ones when they are ready (rolling); or all at once (plain; default: rolling)"
 _EPILOG = """\
-ADDRESS is /path.sock, host:port, :port, [v6]:port or fd:N; without one, the socket that systemd (LISTEN_FDS) or a
-FastCGI spawner (descriptor 0) handed over.
+ADDRESS is /path.sock, host:port, :port, [v6]:port or fd:N; without one, the socket that systemd (LISTEN_FDS), a
+superdaemon or a FastCGI spawner (descriptor 0) handed over.
 
 signals to the manager: TERM, INT stop gently; QUIT, or one of them more than a second later, stops at once;
 HUP replaces the workers; TTIN, TTOU add and take away a worker.
@@ -57,11 +57,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: Options) -> int:
     place = _place(options)
-    settings = pool_settings(
-        options,
-        n_processes=options.processes,
-        process_name=options.process_name,
-    )
+    settings = pool_settings(options, n_processes=options.processes, process_name=options.process_name)
     _change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()

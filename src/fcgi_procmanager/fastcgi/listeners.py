@@ -14,7 +14,8 @@ from typing import Callable, Union
 from ..basics.states import Role
 from ..errors import ListenError
 from ..manager.procmanager import ProcManager
-from ..sockets.listener import Listener, close_copies
+from ..sockets.copies import close_accepted, close_copies
+from ..sockets.listener import Listener
 from ..worker.gate import Gate
 from .connection import Connection, Limits
 
@@ -93,7 +94,9 @@ class Listeners:
 
     def close_copies(self) -> None:
         """In a child that the application has forked: nobody could connect anew, or bind the address, while it lives."""
-        close_copies(map(_socket, self._given))
+        sockets = [_socket(one) for one in self._given]
+        close_accepted(sockets)
+        close_copies(sockets)
 
     def _next_turn(self, taken: tuple[socket.socket, int], called: list[int]) -> None:
         """The others are first the next time, and are taken from at once by another worker, if this one was woken for

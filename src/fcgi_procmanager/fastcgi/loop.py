@@ -81,6 +81,7 @@ class FastCGI:
         self._draining = False
         self._drain_by = FOREVER
         _at_fork.add(self)
+        _at_fork_then.add(self)
         if gate is None:
             self.manager.add_busy_check(self.busy)
             atexit.register(self._finish_in_hand)
@@ -141,6 +142,9 @@ class FastCGI:
         if self._looked_at is not None:
             self._looked_at.disown()
         self._held.disown()
+
+    def _disown_listeners(self) -> None:
+        """In such a child, when every loop of this process has disowned what it knows."""
         if self._is_of_the_application:
             self._listeners.close_copies()
             self._disowned = True
@@ -275,6 +279,7 @@ class FastCGI:
 
 
 _at_fork = AtFork(FastCGI._disown)
+_at_fork_then = AtFork(FastCGI._disown_listeners)
 
 
 def _capability(manager: ProcManager) -> dict[str, str]:

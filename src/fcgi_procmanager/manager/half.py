@@ -205,7 +205,6 @@ class ManagerHalf:
 
     def reload(self) -> None:
         """Replace every worker that is there."""
-        self._manager._show_reload()
         self.workers.reload()
         self.readiness.reloading()
 

@@ -19,14 +19,15 @@ from sys import modules
 from typing import Any, Callable, NoReturn, Union
 
 from ..basics import checks, exits, log
-from ..basics.states import Role
+from ..basics.states import PLAIN, Role
 from ..errors import BootError, ConfigError
 from ..ipc.baton import Baton
 from ..ipc.channel import READY, REFUSED, SERVED
 from ..sockets.addresses import parse_address
 from ..sockets.binding import bind
+from ..sockets.copies import close_copies
 from ..sockets.inherited import inherit, superdaemon_listeners, systemd_listeners
-from ..sockets.listener import Listener, close_copies
+from ..sockets.listener import Listener
 from ..system import capacity, fastexit, signals
 from ..system.atfork import AtFork
 from ..system.pidfile import PidFile
@@ -35,7 +36,7 @@ from ..worker.gate import Gate
 from ..worker.worker import Worker, forget_children_of_manager, socket_of
 from .half import ManagerHalf
 from .parts import PoolPart
-from .workers import PLAIN, Workers
+from .workers import Workers
 
 
 class ProcManager:
@@ -100,7 +101,6 @@ class ProcManager:
         self.manager_pid = os.getpid()
         self.listeners: list[Listener] = []
 
-        self._reload_failed = False  # the last one; the title says why
         self._signals = signals.Signals()
         self._parts: list[PoolPart] = []
         self._pidfiles: dict[str, PidFile] = {}  # held, by path
@@ -233,17 +233,6 @@ class ProcManager:
     def change_process_name(self) -> None:
         """Either: show the role in the process title."""
         set_title(self.manager_process_name if self.role is Role.MANAGER else self.process_name)
-
-    def _show_failed_reload(self, number: int, reason: str) -> None:
-        """Manager: in its title, where `reload` and whoever looks finds it."""
-        self._reload_failed = True
-        set_title(f"{self.manager_process_name} (reload {number} failed: {reason})")
-
-    def _show_reload(self) -> None:
-        """Manager: a reload begins."""
-        if self._reload_failed:
-            self._reload_failed = False
-            self.change_process_name()
 
     def write_pid_file(self) -> None:
         """Manager: put `pidfile` in place and hold it, if there is one. Raises PidFileError."""
@@ -509,7 +498,8 @@ class ProcManager:
     }
 
 
-_at_fork = AtFork(ProcManager._forked_by_application)
+# Last: an accept loop looks at the listeners that are closed here.
+_at_fork = AtFork(ProcManager._forked_by_application, last=True)
 
 
 def _check_size(n_processes: int) -> None:

@@ -30,9 +30,8 @@ if TYPE_CHECKING:
     from .procmanager import ProcManager
 
 _LOOK_AGAIN = 0.005  # seconds between two looks whether a copy is idle: under load it is so for a moment only
-_PATIENCE = (
-    10.0  # seconds until a copy that catches the signal gets it while it is busy: its peers may keep connections open
-)
+# Seconds until a copy that catches the signal gets it while it is busy: its peers may keep connections open.
+_PATIENCE = 10.0
 _TOO_SHORT = 0.1  # seconds: a copy that ends well sooner has no loop; afterwards it may have had its number of requests
 
 
@@ -109,12 +108,15 @@ class Programs(Workers):
         return True
 
     def _not_executed(self, error: OSError, missing: int) -> None:
-        """A mistake while nobody has ever served; later a program that is being replaced, which is tried again."""
+        """A mistake while nobody has ever served; a failed reload; or a program that is just being replaced: tried again."""
         why = f"{error.filename} cannot be run: {error.strerror}"
         if error.errno == errno.ENOENT and os.path.isfile(error.filename):
             why += " (the file is there: what its first line names is not)"
         if not self.respawn.ever_ready:
             self.refusal = why
+            return
+        if self._can_back_out:
+            self._back_out(why)
             return
         self._manager.notify(why)
         now = monotonic()
@@ -162,11 +164,14 @@ class Programs(Workers):
         self._end_idle(now)
 
     def _end_idle(self, now: float) -> None:
+        due = [waiting for waiting in self._waiting.values() if now >= waiting.look_at]
+        if not due:
+            return
         listener, number = self._copies.listener.socket, signals.number(self._copies.stop_signal)
-        for waiting in tuple(self._waiting.values()):
-            if now < waiting.look_at:
-                continue
-            sent = idle.end(waiting.child.pid, listener, number) or self._insists(waiting, number, now)
+        busy = idle.connections(listener)  # of all of them in one look: the system's table can be long
+        for waiting in due:
+            pid = waiting.child.pid
+            sent = idle.end(pid, listener, number, busy) or self._insists(waiting, number, now)
             # Once more after a while: a program may lose the signal between its look and its accept.
             waiting.look_at = now + (RESEND if sent else _LOOK_AGAIN)
 
@@ -187,7 +192,10 @@ class Programs(Workers):
             one.close()
         if child.pid in self._late:
             self._late.discard(child.pid)
-            self._could_not_start(child, now)
+            if self._can_back_out and child.generation == self.generation:
+                self._back_out(f"{WORKER} (pid {child.pid}) was not ready in time")
+            else:
+                self._could_not_start(child, now)
         elif child.ladder is None and self._had_its_requests(child, exit, now):
             self.respawn.died(child.ready_at, now)
         else:

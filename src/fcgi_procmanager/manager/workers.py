@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING
 
 from ..basics.clock import FOREVER, monotonic
 from ..basics.exits import Exit
-from ..basics.states import ManagerEvent, ManagerState
+from ..basics.states import ROLLING, ManagerEvent, ManagerState
 from ..children import launch
 from ..children.registry import WORKER, Child
 from ..children.respawn import DEATHS_PER_SECOND, Respawn
 from ..children.rollout import Snapshot, Step, plain, rolling, snapshot
 from ..events.loop import Part
 from ..ipc.channel import READY, REFUSED, SERVED
+from ..system.proctitle import set_title
 
 if TYPE_CHECKING:
     from .half import ManagerHalf
     from .procmanager import ProcManager
-
-PLAIN, ROLLING = "plain", "rolling"
 
 _NOTICE_EVERY = 1.0  # seconds between two lines that say that workers die too fast
 
@@ -42,6 +41,7 @@ class Workers(Part):
         self.generation = 0
         self.refusal: str | None = None
         self._reloading = False  # some of an older generation have not been asked to leave yet
+        self._reload_failed = False  # the last one: the manager's title says why
         self._refusals: dict[int, str] = {}  # by pid: why a new one cannot serve, in a reload
         self._ever_served = False
         self._noticed_at = -FOREVER
@@ -78,6 +78,9 @@ class Workers(Part):
 
     def reload(self) -> None:
         """Replace everybody who is there."""
+        if self._reload_failed:
+            self._reload_failed = False
+            self._manager.change_process_name()
         self.generation += 1
         self._reloading = True
         self.respawn.reload()
@@ -85,7 +88,7 @@ class Workers(Part):
     def fill(self) -> None:
         """Retire and fork what the pool needs to become what is wanted. In a new worker the manager's half is gone
         afterwards."""
-        if not self.missing and not self._reloading:
+        if not self._reloading and not self.missing:
             return
         if self._rolls:
             self._take(self._rolling_step)
@@ -184,7 +187,8 @@ class Workers(Part):
         now = monotonic()
         started = child.ready_at < FOREVER
         if self._fails_reload(child):
-            self._back_out(child, exit)
+            died = f"{WORKER} (pid {child.pid}) exited with status {exit} before it was ready"
+            self._back_out(self._refusals.get(child.pid, died))
         elif child.ladder is not None or (child.served and exit.clean):
             self.respawn.left(child.ready_at, now)
         elif started and (child.served or exit.code is None):
@@ -196,9 +200,13 @@ class Workers(Part):
     def _fails_reload(self, child: Child) -> bool:
         """It is new, was not ready, and nobody had told it to leave, while an old one serves in its place."""
         is_new = child.generation == self.generation and child.ready_at == FOREVER and child.ladder is None
-        return is_new and self._rolls and self._reloading and self._is_old_one_there
+        return is_new and self._can_back_out
 
-    def _back_out(self, child: Child, exit: Exit) -> None:
+    @property
+    def _can_back_out(self) -> bool:
+        return self._rolls and self._reloading and self._is_old_one_there
+
+    def _back_out(self, reason: str) -> None:
         """The old ones stay, as those that are wanted. What is new and not ready yet would fail as well."""
         workers = self.children.staying.values()
         unready = [other for other in workers if other.ready_at == FOREVER and other.generation == self.generation]
@@ -206,11 +214,13 @@ class Workers(Part):
         for other in old:
             other.generation = self.generation
         self._reloading = False
-        died = f"{WORKER} (pid {child.pid}) exited with status {exit} before it was ready"
-        reason = self._refusals.pop(child.pid, died)
+        self._reload_failed = True
+        self._refusals.clear()
         self._manager.notify(f"reload failed: {reason}; {len(old)} old servers go on")
-        self._manager._show_failed_reload(self.generation, reason)
-        self.retire(unready, self._manager.reload_timeout)
+        # In the title, where `reload` and whoever looks finds it.
+        set_title(f"{self._manager.manager_process_name} (reload {self.generation} failed: {reason})")
+        # They have accepted nothing, and one may hang for ever.
+        self.retire(unready, self._manager.die_timeout)
 
     def _could_not_start(self, child: Child, now: float) -> None:
         rounds = self.respawn.failures

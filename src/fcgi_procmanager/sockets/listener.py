@@ -7,10 +7,9 @@ that this very process did not bind.
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
-from collections.abc import Iterable
 
+from ..system.stdio import null_on_zero
 from .addresses import Address
 from .socketfiles import BoundFile
 
@@ -37,7 +36,7 @@ class Listener:
         # standard input of whatever it runs. Therefore descriptor 0 is replaced, not closed.
         if self.socket.fileno() == 0:
             with contextlib.suppress(OSError):
-                _null_on_zero()
+                null_on_zero()
             self.socket.detach()
         self.socket.close()
 
@@ -54,29 +53,3 @@ class Listener:
 
     def __repr__(self) -> str:
         return f"<Listener {self.describe()} descriptor={self.fileno()}>"
-
-
-def close_copies(sockets: Iterable[socket.socket]) -> None:
-    """In a child that the application has forked: nobody could connect anew, or bind the address, while it lives."""
-    sockets = [sock for sock in sockets if sock.fileno() >= 0]
-    # What the child runs finds its standard input on descriptor 0. A listener may be there beside its own number.
-    if any(_is_on_zero(sock) for sock in sockets):
-        _null_on_zero()
-    for sock in sockets:
-        if sock.fileno() == 0:
-            sock.detach()
-        else:
-            sock.close()
-
-
-def _is_on_zero(sock: socket.socket) -> bool:
-    try:
-        return os.path.sameopenfile(0, sock.fileno())
-    except OSError:
-        return False
-
-
-def _null_on_zero() -> None:
-    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, 0, inheritable=True)
-    os.close(null)

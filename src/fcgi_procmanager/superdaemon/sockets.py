@@ -38,16 +38,12 @@ class Sockets:
     """handed_over: those that systemd holds, with their names. notify: for one line of the log."""
 
     def __init__(self, handed_over: Sequence[tuple[Listener, str]], notify: Callable[[str], None]) -> None:
-        self._handed_over = handed_over
         self._notify = notify
-        self._shared: list[Shared] = []
+        self._shared = [Shared(listener, listener.describe(), name) for listener, name in handed_over]
 
     def open(self, options: Options) -> None:
-        """Take what was handed over, and bind what is asked for: ports, then paths. Raises ConfigError and ListenError, with
-        everything undone."""
+        """Bind what is asked for: ports, then paths. Raises ConfigError and ListenError, with everything undone."""
         try:
-            for listener, name in self._handed_over:
-                self._shared.append(Shared(listener, listener.describe(), name))
             for port in options.ports:
                 self._shared.append(self._bind_port(port, options))
             for path in options.paths:

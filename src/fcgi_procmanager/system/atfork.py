@@ -16,17 +16,19 @@ from typing import Callable, Generic, TypeVar
 T = TypeVar("T")
 
 _kinds: list[AtFork] = []  # type: ignore[type-arg]
+_last_kinds: list[AtFork] = []  # type: ignore[type-arg]
 _around: list[tuple[Callable[[], None], Callable[[], None]]] = []
 _forks_by_us = 0  # forks of this package that are in progress
 
 
 class AtFork(Generic[T]):
-    """All living objects of one kind; `act` is called for each of them in every child that the application forks."""
+    """All living objects of one kind; `act` is called for each of them in every child that the application forks. Kinds act in
+    the order in which they were made, but for those that are to be last."""
 
-    def __init__(self, act: Callable[[T], None]) -> None:
+    def __init__(self, act: Callable[[T], None], last: bool = False) -> None:
         self._act = act
         self._all: list[weakref.ref[T]] = []
-        _kinds.append(self)
+        (_last_kinds if last else _kinds).append(self)
 
     def add(self, one: T) -> None:
         self._all.append(weakref.ref(one, self._all.remove))
@@ -75,7 +77,7 @@ def _in_child() -> None:
     if _forks_by_us:
         return
     failure = None
-    for kind in _kinds:
+    for kind in (*_kinds, *_last_kinds):
         for act in kind.acts():
             try:
                 act()

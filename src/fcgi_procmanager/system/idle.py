@@ -11,12 +11,11 @@ import signal
 import socket
 import time
 
-__all__ = ["catches", "end", "is_known"]
+__all__ = ["catches", "connections", "end", "is_known"]
 
 _STOPPED = frozenset("TtZX")
-_PATIENCE = (
-    0.05  # seconds until a process that was sent STOP has stopped; one in the middle of a disk access may take longer
-)
+# Seconds until a process that was sent STOP has stopped; one in the middle of a disk access may take longer.
+_PATIENCE = 0.05
 
 
 def is_known() -> bool:
@@ -32,9 +31,21 @@ def catches(pid: int, number: int) -> bool:
     return False
 
 
-def end(pid: int, listener: socket.socket, number: int) -> bool:
-    """Send the signal if the process has no connection of this listener. False when it has one, or when that cannot be told."""
-    if not _is_idle(pid, listener):
+def connections(listener: socket.socket) -> set[str]:
+    """Those that somebody has accepted, for `end`."""
+    try:
+        return _accepted(listener)
+    except OSError:
+        return set()  # `end` finds out that it cannot be told
+
+
+def end(pid: int, listener: socket.socket, number: int, accepted: set[str]) -> bool:
+    """Send the signal if the process has no connection of this listener. False when it has one, or when that cannot be told.
+    accepted: as `connections` saw them, for a first look."""
+    try:
+        if _sockets_of(pid) & accepted:
+            return False
+    except OSError:
         return False
     # It may accept a connection between the look and the signal. So it is stopped, looked at once more, and finds the signal when
     # it goes on: before its accept returns. A connection that comes meanwhile stays in the queue.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["open_missing"]
+__all__ = ["null_on_zero", "open_missing"]
 
 
 def open_missing() -> None:
@@ -28,3 +28,10 @@ def open_missing() -> None:
         sys.stdout = open(1, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
+
+
+def null_on_zero() -> None:
+    """/dev/null on descriptor 0, which whatever this process runs finds there."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0, inheritable=True)
+    os.close(null)
