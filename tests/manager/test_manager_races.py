@@ -418,11 +418,17 @@ TOO_EARLY = {
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGHUP"])
 def test_a_signal_to_the_manager_from_its_start_on(run_script: Run, tmp_path: Path, name: str) -> None:
-    """Swept over the first 12 ms after the call of manage(), in which it forks its workers and they become ready."""
+    """Swept over the first 12 ms after the call of manage(), in which it forks its workers and they become ready; over more on a
+    machine that has something else to do, until most of the signals come when the handlers are there."""
     rounds = 80 * FACTOR
-    outcomes = sweep(run_script, tmp_path, name, "-", rounds, 0.012 / rounds)
-    assert set(outcomes) <= {GENTLE, *TOO_EARLY[name]}
-    assert outcomes[GENTLE] > rounds / 2
+    for stretch in (1, 2, 4, 8, 16):
+        place = tmp_path / str(stretch)
+        place.mkdir()
+        outcomes = sweep(run_script, place, name, "-", rounds, stretch * 0.012 / rounds)
+        assert set(outcomes) <= {GENTLE, *TOO_EARLY[name]}
+        if outcomes[GENTLE] > rounds / 2:
+            return
+    pytest.fail(f"most signals came too early: {outcomes}")
 
 
 @pytest.mark.parametrize("second", ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP", "SIGTTIN"])

@@ -63,16 +63,6 @@ def environment_from(ours: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in ours.items() if name not in _FOR_US}
 
 
-def logical_directory() -> str | None:
-    """The folder that we were started in, if a link leads there: it may lead elsewhere when the next generation starts."""
-    shown = os.environ.get("PWD", "")
-    try:
-        is_here = os.path.isabs(shown) and os.path.samefile(shown, ".")
-    except OSError:
-        return None
-    return shown if is_here and os.path.realpath(shown) != shown else None
-
-
 def fork(record: Record, become: Callable[[set[int]], object]) -> int:
     """A child that goes on with Python. Returns the pid, which `record` was called with, and 0 in the child, where `become`
     was called with the mask for `signals.unblock`. Raises OSError when the system refuses."""

@@ -67,6 +67,14 @@ class Children:
         child = self.staying[pid] = Child(pid, now, self.kind, generation)
         return child
 
+    def restore(self, pid: int, spawned_at: float, generation: int, ready_at: float, served: bool) -> Child:
+        """One that this process had before it executed itself."""
+        child = self.add(pid, spawned_at, generation)
+        child.served = served
+        if ready_at < FOREVER:
+            self.became_ready(pid, ready_at)
+        return child
+
     def became_ready(self, pid: int, now: float) -> bool:
         """A child announced itself. False when nobody of that pid is here any more."""
         child = self.get(pid)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from .. import __version__
 from ..basics import exits
 from ..errors import ProcManagerError
+from ..manager import canary
 from ..system.stdio import open_missing
 from .arguments import Parser, parse
 from .check import add as add_check
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.getpid() != owner:
             raise
         complain(str(error) or "interrupted")
+        canary.refuse_if_one(str(error))
         return exits.USAGE
 
 

@@ -13,11 +13,12 @@ from typing import Any, NoReturn
 
 from ..basics import checks
 from ..basics.states import ROLLING
-from ..children.launch import Program, environment_from, logical_directory
+from ..children.launch import Program, environment_from
 from ..errors import ConfigError, ListenError
 from ..manager.programmanager import ProgramManager
 from ..manager.programs import Copies
 from ..sockets.listener import Listener
+from ..system.image import logical_directory
 from .arguments import Options, seconds, whole
 from .pooloptions import absolute_address, add_pool_options, pool_settings
 

@@ -31,9 +31,10 @@ _PATIENCE = 20.0  # seconds; a start that takes longer shows its log
 
 
 class Application:
-    """The WSGI application, which is there once it is loaded."""
+    """The WSGI application, which is there once it is loaded. preload: in the manager, for all workers."""
 
-    def __init__(self, load: Callable[[], WSGI]) -> None:
+    def __init__(self, load: Callable[[], WSGI], preload: bool = False) -> None:
+        self.preload = preload
         self._load = load
         self._loaded: WSGI | None = None
 
@@ -65,10 +66,17 @@ class Hosting(PoolPart):
 
     starting_suffix = STARTING
 
-    def __init__(self, manager: ProcManager, application: Application, on_ready: Callable[[], None] | None) -> None:
+    def __init__(
+        self,
+        manager: ProcManager,
+        application: Application,
+        on_ready: Callable[[], None] | None,
+        is_outdated: Callable[[], bool],
+    ) -> None:
         self._manager = manager
         self._application = application
         self._on_ready = on_ready
+        self._is_outdated = is_outdated
         self._half: ManagerHalf | None = None
         self._kept: list[str] | None = []
         self.next_at = monotonic() + _PATIENCE
@@ -78,8 +86,14 @@ class Hosting(PoolPart):
         """Why no worker could be prepared, if that is all that there is to say."""
         return self._kept[-1] if self._kept else None
 
+    @property
+    def needs_new_manager(self) -> bool:  # type: ignore[override]
+        return self._is_outdated()
+
     def begin(self, half: ManagerHalf) -> None:
         self._half = half
+        if self._application.preload:
+            self._application.load()
 
     def turn(self, now: float) -> bool:
         if self._half is None or (self._kept is None and self._on_ready is None):
@@ -121,15 +135,17 @@ def host(
     on_ready: Callable[[ProcManager, str | None], None] | None = None,
     limits: dict[str, int] | None = None,
     reload: str = ROLLING,
+    is_outdated: Callable[[], bool] = lambda: False,
 ) -> int:
     """Serve `application` until told to stop. `settings` are for the constructor of `base`, `limits` for the server; `on_ready` is
     called in the manager with the URL, None without a web server, once the first worker is ready. `reload`: what HUP does.
-    Raises ProcManagerError."""
+    is_outdated: whether a worker that this manager forks would have old code. Raises ProcManagerError."""
     manager = _make(base, settings)
     manager.reload = reload  # not by the constructor: one of a subclass may not know it
     web = _open_web(manager, place)
     url = web.url if web is not None else None
-    hosting = Hosting(manager, application, (lambda: on_ready(manager, url)) if on_ready is not None else None)
+    greet = (lambda: on_ready(manager, url)) if on_ready is not None else None
+    hosting = Hosting(manager, application, greet, is_outdated)
     manager.attend(hosting)
     if manager.n_processes == 0:
         application.load()

@@ -94,8 +94,8 @@ class Pool:
             return {}
         titles: dict[psutil.Process, str] = {}
         for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if child.status() != psutil.STATUS_ZOMBIE and (self._of_programs or _program(child) == program):
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                if child.status() != psutil.STATUS_ZOMBIE and (self._of_programs or _is_worker(child, program)):
                     titles[child] = _title(child)
         self._titles_tell = self._titles_tell or any(_settled(own, title) for own in titles.values())
         return {child: self._is_starting(own, title) for child, own in titles.items()}
@@ -110,11 +110,14 @@ def _keeps_programs(pid: int) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
         manager = psutil.Process(pid)
         children = manager.children()
-        workers = [
-            child for child in children if _program(child) == _program(manager) and os.getsid(child.pid) != child.pid
-        ]
+        workers = [child for child in children if _is_worker(child, _program(manager))]
         return bool(children) and not workers
     return False
+
+
+def _is_worker(child: psutil.Process, program: str | None) -> bool:
+    """And no program, canary or web server, which have sessions of their own."""
+    return _program(child) == program and os.getsid(child.pid) != child.pid
 
 
 def _title_of(pid: int) -> str:

@@ -25,6 +25,8 @@ def add_pool_options(parser: argparse.ArgumentParser, workers: str) -> None:
     add("--die-timeout", type=seconds, metavar="SECONDS", help="time to finish when told to stop; 0 for no limit")
     limit = "time to finish at a reload; without it there is no limit"
     add("--reload-timeout", type=seconds, metavar="SECONDS", help=limit)
+    limit = "time to become ready at a reload; 0 for no limit (default: 60)"
+    add("--boot-timeout", type=seconds, metavar="SECONDS", help=limit)
     add(
         "--reload-slice",
         type=whole,
@@ -40,6 +42,7 @@ def pool_settings(options: Options, **more: Any) -> dict[str, Any]:
     given = {
         "pidfile": None if options.pidfile is None else os.path.abspath(options.pidfile),
         "die_timeout": options.die_timeout,
+        "boot_timeout": options.boot_timeout,
         "reload_slice": options.reload_slice,
         "reload_timeout": options.reload_timeout,
         "start_delay": options.start_delay,

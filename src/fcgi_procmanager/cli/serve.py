@@ -11,9 +11,11 @@ from typing import Any
 
 from ..basics.states import PLAIN, ROLLING
 from ..errors import ConfigError
+from ..manager import handover
 from ..manager.procmanager import ProcManager
 from ..sockets.addresses import parse_address
 from .arguments import Options, size, whole
+from .deployed import Deployed
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, load_class, search_here
 from .pooloptions import absolute_address, add_pool_options, pool_settings
@@ -24,8 +26,9 @@ _DESCRIPTION = """\
 Serve the WSGI application NAME of MODULE ('application' if left out) by FastCGI.
 
 Each worker loads it by itself, so that 'reload' (or HUP to the manager) brings new code. With --preload the manager loads
-it once, which saves memory and time; new code then comes by a restart. What the module of --manager imports is always
-loaded in the manager: keep the application in another module.
+it once, which saves memory and time; at a reload it then executes itself, as USR2 always makes it do, when a process of
+its own has shown that the new code can start. So it does when --manager is given, or when --chdir or the virtual
+environment is a link that leads elsewhere by now.
 """
 
 _RELOAD_MODE = "new workers first, old ones when they are ready (rolling); or all at once (plain; default: rolling)"
@@ -34,7 +37,7 @@ ADDRESS is /path.sock, host:port, :port, [v6]:port or fd:N; without one, the soc
 superdaemon or a FastCGI spawner (descriptor 0) handed over.
 
 signals to the manager: TERM, INT stop gently; QUIT, or one of them more than a second later, stops at once;
-HUP replaces the workers; TTIN, TTOU add and take away a worker.
+HUP replaces the workers; USR2 the manager's code as well; TTIN, TTOU add and take away a worker.
 """
 
 
@@ -58,15 +61,26 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 def run(options: Options) -> int:
     place = _place(options)
     settings = pool_settings(options, n_processes=options.processes, process_name=options.process_name)
+    deployed = Deployed(options.chdir or "")
     _change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()
     base = load_class(options.manager, ProcManager) if options.manager else ProcManager
-    application = Application(lambda: load(options.application))
-    if options.preload:
-        application.load()
+    application = Application(lambda: load(options.application), options.preload)
+    if options.preload and not handover.is_there():
+        application.load()  # before anything is bound
     limits = {} if options.body_limit is None else {"body_limit": options.body_limit}
-    return host(application, place, settings, base=base, on_ready=_greet, limits=limits, reload=options.reload_mode)
+    in_manager = options.preload or base is not ProcManager
+    return host(
+        application,
+        place,
+        settings,
+        base=base,
+        on_ready=_greet,
+        limits=limits,
+        reload=options.reload_mode,
+        is_outdated=lambda: in_manager or deployed.is_replaced,
+    )
 
 
 def _greet(manager: ProcManager, url: str | None) -> None:

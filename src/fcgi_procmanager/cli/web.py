@@ -14,6 +14,7 @@ import os
 import shutil
 import socket
 import tempfile
+from typing import Any
 
 from ..basics import exits
 from ..basics.clock import monotonic
@@ -21,11 +22,13 @@ from ..basics.exits import Exit
 from ..children.registry import Child
 from ..errors import ConfigError
 from ..ipc.channel import Channel
+from ..manager import handover
 from ..manager.half import ManagerHalf
 from ..manager.parts import PoolPart
 from ..manager.procmanager import ProcManager
 from ..sockets import addresses
 from ..sockets.binding import bind
+from ..sockets.inherited import inherit
 from ..sockets.listener import Listener
 from ..system.poll import any_readable
 from .caddy import configuration, find_caddy, program
@@ -51,9 +54,10 @@ class Web(PoolPart):
         where = addresses.parse_address(address)
         if where.kind != "tcp":
             raise ConfigError(f"--web {address!r} is not understood: give HOST:PORT, such as 127.0.0.1:8000")
-        self._listener = bind(where)
+        left = handover.part(self.kind)
+        self._listener = inherit(left["descriptors"][0]) if left else bind(where)
         self.url = _url(self._listener.socket)
-        self._directory = PrivateDirectory()
+        self._directory = PrivateDirectory(left["directory"] if left else "")
         self._half: ManagerHalf | None = None
         self._caddy: Child | None = None
 
@@ -70,7 +74,11 @@ class Web(PoolPart):
 
     def begin(self, half: ManagerHalf) -> None:
         self._half = half
-        self._start()
+        running = list(half.registry.of(self.kind).staying.values())
+        if running:  # this manager has executed itself
+            (self._caddy,) = running
+        else:
+            self._start()
 
     def _start(self) -> None:
         assert self._half is not None
@@ -114,6 +122,9 @@ class Web(PoolPart):
         if caddy is not None and self._half is not None:
             self._half.reaper.kill(caddy)
 
+    def leave(self) -> dict[str, Any]:
+        return {"descriptors": [self._listener.fileno()], "directory": self._directory.path}
+
     # -- in a worker --------------------------------------------------------------------------------------------------
 
     def forked(self) -> None:
@@ -133,13 +144,17 @@ class Web(PoolPart):
 class PrivateDirectory:
     """A directory for us alone, removed when its maker ends; when it was killed, by a worker that outlived it."""
 
-    def __init__(self) -> None:
-        self._owner = os.getpid()
+    def __init__(self, left: str = "") -> None:
+        """left: the path of one that this process had before it executed itself, or that a canary is shown."""
+        self._owner = -1 if handover.is_canary() else os.getpid()
+        atexit.register(self.remove)
+        self.path = left
+        if left:
+            return
         self.path = tempfile.mkdtemp(prefix="fcgi-procmanager-")
         if len(os.fsencode(self.path)) + 16 > addresses.SUN_PATH_MAX:
             os.rmdir(self.path)
             self.path = tempfile.mkdtemp(prefix="fcgi-procmanager-", dir="/tmp")
-        atexit.register(self.remove)
 
     def remove(self) -> None:
         if os.getpid() == self._owner:

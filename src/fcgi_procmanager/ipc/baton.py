@@ -6,6 +6,7 @@ Made in the manager before its first fork, shared by all its workers. Must never
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from ..system.poll import any_readable
 
@@ -13,10 +14,15 @@ from ..system.poll import any_readable
 class Baton:
     """The pipe that hands an owed wake-up to another worker. Made in the manager, shared by all its workers."""
 
-    def __init__(self) -> None:
-        self.read_end, self._write_end = os.pipe()
+    def __init__(self, left: Sequence[int] = ()) -> None:
+        """left: the `descriptors` of one that this process had before it executed itself."""
+        self.read_end, self._write_end = left or os.pipe()
         os.set_blocking(self.read_end, False)
         os.set_blocking(self._write_end, False)
+
+    @property
+    def descriptors(self) -> list[int]:
+        return [self.read_end, self._write_end]
 
     def give(self) -> None:
         try:

@@ -6,8 +6,10 @@ the other side.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
+from collections.abc import Sequence
 
 from ..system.atfork import AtFork
 from .baton import Baton
@@ -25,13 +27,29 @@ class Channel:
     write, the manager reads. The baton: see ipc/baton.py.
     """
 
-    def __init__(self) -> None:
-        self.lifeline, self._lifeline_write = os.pipe()
-        self.reports, self._reports_write = os.pipe()
-        os.set_blocking(self.reports, False)
-        self.baton = Baton()
+    def __init__(self, left: Sequence[int] = ()) -> None:
+        """left: the `descriptors` of a channel that this process had before it executed itself."""
+        if left:
+            self.lifeline, self._lifeline_write, self.reports, self._reports_write, *baton = left
+            self.baton = Baton(baton)
+        else:
+            self.lifeline, self._lifeline_write = os.pipe()
+            self.reports, self._reports_write = os.pipe()
+            os.set_blocking(self.reports, False)
+            self.baton = Baton()
         self._unread = b""
         _at_fork.add(self)
+
+    @property
+    def descriptors(self) -> list[int]:
+        """Manager: all of them."""
+        own = [self.lifeline, self._lifeline_write, self.reports, self._reports_write]
+        return own + self.baton.descriptors
+
+    @property
+    def reports_end(self) -> int:
+        """Where reports are written."""
+        return self._reports_write
 
     def keep_worker_ends(self) -> None:
         """Worker, first thing: with a write end of the lifeline it would keep its siblings from noticing."""
@@ -41,11 +59,7 @@ class Channel:
 
     def report(self, kind: bytes, text: str = "") -> None:
         """Worker: the one thing it has to say."""
-        data = text.encode()[:_TEXT_LIMIT]
-        try:
-            os.write(self._reports_write, _REPORT.pack(kind, os.getpid(), len(data)) + data)
-        except OSError:
-            pass  # no manager any more: noticed by the lifeline
+        report(self._reports_write, kind, text)
 
     def read_reports(self) -> list[tuple[bytes, int, str]]:
         """Manager: what has been reported since the last call."""
@@ -69,6 +83,13 @@ class Channel:
                 os.close(fd)
         self.lifeline = self._lifeline_write = self.reports = self._reports_write = -1
         self.baton.close()
+
+
+def report(descriptor: int, kind: bytes, text: str = "") -> None:
+    """A worker or a canary, to its manager."""
+    data = text.encode()[:_TEXT_LIMIT]
+    with contextlib.suppress(OSError):  # no manager any more: noticed by the lifeline
+        os.write(descriptor, _REPORT.pack(kind, os.getpid(), len(data)) + data)
 
 
 _at_fork = AtFork(Channel.close)

@@ -11,23 +11,29 @@ import atexit
 import gc
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Callable
 
-from ..basics import exits
+from ..basics import exits, log
 from ..basics.clock import FOREVER, monotonic
 from ..basics.exits import Exit
 from ..basics.states import ManagerEvent, ManagerState, manager_life
 from ..children import launch
+from ..children.ladder import Ladder
 from ..children.launch import Program
 from ..children.reaper import Reaper
 from ..children.registry import Child, Registry
 from ..children.stop import Stop
+from ..errors import BootError
 from ..events.inbox import Inbox
 from ..events.loop import Loop, Part
 from ..events.readiness import Readiness
 from ..ipc.channel import Channel
 from ..system import fastexit, signals
+from ..system.pidfile import PidFile
+from .handover import Handover
 from .parts import PoolPart
+from .renewal import Renewal
 from .reports import Reports
 
 if TYPE_CHECKING:
@@ -39,27 +45,34 @@ _GLANCE = 0.1  # seconds; plain `os.wait` hears no report and no timer, so witho
 class ManagerHalf:
     """over: a stop was asked for, and nobody is left."""
 
-    def __init__(self, manager: ProcManager, parts: Iterable[PoolPart]) -> None:
+    def __init__(self, manager: ProcManager, parts: Iterable[PoolPart], left: Handover | None = None) -> None:
+        """left: by this process, before it executed itself."""
         self._manager = manager
         self._signals = manager._signals
         self.life = manager_life()
         self.life.on(ManagerEvent.START)
         self.registry = Registry()
-        self.channel = Channel()
+        self.channel = Channel(left.channel if left is not None else ())
         self.inbox = Inbox(self._signals, self._child_ended)
         self.workers = manager._make_workers(self)
-        self.reports = Reports(self.channel, self.workers.heard)
+        self.reports = Reports(self.channel, self._heard)
+        self.renewal = Renewal(manager, self)
         self.readiness = Readiness(self._complete)
         self.attending = tuple(parts)  # those that somebody has added
-        self.loop = Loop(self._signals, (self.inbox, self.reports, self.workers, self.readiness, *self.attending))
+        own = (self.inbox, self.reports, self.workers, self.renewal, self.readiness)
+        self.loop = Loop(self._signals, (*own, *self.attending))
         self.reaper = Reaper(
             self.registry, manager.notify, self._ended, self.reports.hear, whole_trees=self.workers.are_programs
         )
         self.over = False
         self._stop = Stop(-FOREVER)
         self._killed_before_stop = 0
+        self._failure = ""  # of the new code, where workers of the old serve on
         self._asked = False  # while stopping: the workers have been asked to leave
         self._look_due = False  # the size of the pool was set
+        self._left = left
+        if left is not None:
+            self._adopt(left)
 
     @property
     def running(self) -> bool:
@@ -77,18 +90,33 @@ class ManagerHalf:
         manager = self._manager
         if not manager.no_signals:
             self._signals.install(signals.MANAGER_SIGNALS)
-        manager.write_pid_file()
+        if self._left is not None:
+            self._signals.let_in(self._left.mask)
+        self._prepare(manager.write_pid_file)
         manager.change_process_name()
-        manager.manager_init()
+        self._prepare(manager.manager_init)
         self._signals.rearm()
         if not manager.no_signals:
             # Code that the hook loaded may ignore SIGCHLD: the system would then reap for us, and nobody would be told.
             self._signals.install(("CHLD",))
         for part in self.attending:
-            part.begin(self)
+            self._prepare(partial(part.begin, self))
         manager.notify("initialized")
+        self._replace_adopted()
         fastexit.remember_open_files()
         gc.freeze()  # what is there now is never collected, so the workers' copies of these pages stay shared
+
+    def _prepare(self, step: Callable[[], object]) -> None:
+        """Code of the application, before the first fork. With workers that serve already its failure is that of a reload: they have
+        no other manager."""
+        try:
+            step()
+        except Exception as error:
+            if self._left is None:
+                raise
+            is_told = isinstance(error, BootError)
+            log.write_traceback(error.__context__ or error if is_told else error)
+            self._failure = str(error) if is_told else f"{type(error).__name__}: {error}"
 
     def run(self) -> None:
         """The one loop, until a stop is over. In a new worker it ends at once: there the public object has dropped us."""
@@ -201,17 +229,78 @@ class ManagerHalf:
     def _keep_pool(self) -> None:
         if self._manager.n_processes <= 0:
             self._manager.die(f"n_processes is {self._manager.n_processes}")
+        if self.renewal.due:
+            self.renewal.execute()
         self.workers.fill()
 
     def reload(self) -> None:
         """Replace every worker that is there."""
+        if any(part.needs_new_manager for part in self.attending):
+            self.renewal.ask()
+            return
         self.workers.reload()
         self.readiness.reloading()
 
     def _complete(self) -> bool:
+        if self.renewal.in_progress:
+            return False
         return self.running and (self._manager.no_signals or self.workers.complete)
 
+    # -- from one image to the next -----------------------------------------------------------------------------------
+
+    def show(self) -> Handover:
+        """What a canary has: the listeners, and where to say how it went."""
+        left = Handover(canary=True, reports=self.channel.reports_end)
+        for listener in self._manager.listeners:
+            left.add_listener(listener)
+        for part in self.attending:
+            if (data := part.leave()) is not None:
+                left.parts[part.kind] = data
+        return left
+
+    def leave(self, mask: Iterable[int]) -> Handover:
+        """All that the next image is to have. mask: of signals, as it was before they were held."""
+        self.reports.hear()
+        left = self.show()
+        left.canary, left.reports = False, -1
+        left.channel, left.mask = self.channel.descriptors, [int(number) for number in mask]
+        left.pidfiles = {path: pidfile.descriptor for path, pidfile in self._manager._pidfiles.items()}
+        for child in self.registry.everybody:
+            left.add_child(child)
+        self.workers.leave(left)
+        return left
+
+    def _adopt(self, left: Handover) -> None:
+        now = monotonic()
+        for path, descriptor in left.pidfiles.items():
+            self._manager._pidfiles[path] = PidFile.left(path, descriptor)
+        for one in left.children:
+            ready_at = FOREVER if one["ready_at"] is None else one["ready_at"]
+            children = self.registry.of(one["kind"])
+            child = children.restore(one["pid"], one["spawned_at"], one["generation"], ready_at, one["served"])
+            if (leaves_by := one["leaves_by"]) is not None:
+                self.registry.retire(child, Ladder(now, leaves_by and max(0.001, leaves_by - now)))
+        self.workers.adopt(left)
+        self.life.on(ManagerEvent.READY)
+
+    def _replace_adopted(self) -> None:
+        if self._left is None:
+            return
+        left, self._left = self._left, None
+        left.remove_listeners()
+        self._manager.notify(f"adopted {len(self.workers.children)} servers")
+        if self._failure:
+            self.workers.refuse_reload(self._failure)
+        else:
+            self.workers.reload()
+
     # -- children -----------------------------------------------------------------------------------------------------
+
+    def _heard(self, kind: bytes, pid: int, text: str) -> None:
+        if self.registry.of(self.renewal.kind).get(pid) is not None:
+            self.renewal.heard(kind, text)
+        else:
+            self.workers.heard(kind, pid, text)
 
     def execute(self, program: Program, kind: str) -> Child:
         """For a part: a child of its kind that becomes `program`. Raises OSError."""

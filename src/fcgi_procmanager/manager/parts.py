@@ -5,7 +5,7 @@ Runs in the manager; `forked` and `prepare_worker` in a new worker.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..events.loop import Part
 
@@ -16,13 +16,20 @@ if TYPE_CHECKING:
 class PoolPart(Part):
     """What `ProcManager.attend` takes. What it does not need, it leaves as it is here.
 
-    starting_suffix: added to the title of a worker that is not ready yet.
+    starting_suffix: added to the title of a worker that is not ready yet. needs_new_manager: the manager has loaded what a reload is
+    to replace, so that it has to execute itself.
     """
 
     starting_suffix: str = ""
+    needs_new_manager: bool = False
 
     def begin(self, half: ManagerHalf) -> None:
-        """The manager is prepared, and its hook has been called; no worker is there yet."""
+        """The manager is prepared, and its hook has been called; no new worker is there yet. BootError keeps workers from being
+        started, or in a manager that has executed itself from being replaced."""
+
+    def leave(self) -> dict[str, Any] | None:
+        """The manager executes itself: what this part of the new one is to have, for JSON; `descriptors` are kept open."""
+        return None
 
     def keeps_back(self, message: str) -> bool:
         """Hear a line of the manager's log. True when it is not to be written now."""

@@ -34,6 +34,8 @@ from ..system.pidfile import PidFile
 from ..system.proctitle import set_title
 from ..worker.gate import Gate
 from ..worker.worker import Worker, forget_children_of_manager, socket_of
+from . import handover
+from .canary import prove
 from .half import ManagerHalf
 from .parts import PoolPart
 from .workers import Workers
@@ -48,6 +50,7 @@ class ProcManager:
     die_timeout: seconds a worker gets to leave at a stop before it is killed; 0 for no limit.
     reload: what HUP does. "plain": all workers leave, and each is replaced when it is gone. "rolling": new ones first, and an old one
         leaves when a new one is ready; a new one that fails before ends the reload, and the old ones go on.
+    boot_timeout: seconds that a new worker gets to become ready in a rolling reload, and a canary; 0 for no limit.
     reload_slice: how many workers a rolling reload replaces at a time; 0 for a quarter of them.
     reload_timeout: the same as die_timeout at a reload, or when there are too many; 0 for no limit: nobody waits for those who leave.
     start_delay: seconds between two forks; fractions count.
@@ -64,6 +67,7 @@ class ProcManager:
     pidfile = checks.Parameter[Union[str, "os.PathLike[str]", None]](checks.path)
     die_timeout = checks.Parameter[float](checks.seconds)
     reload = checks.Parameter[str](checks.reload_mode)
+    boot_timeout = checks.Parameter[float](checks.seconds)
     reload_slice = checks.Parameter[int](checks.count)
     reload_timeout = checks.Parameter[float](checks.seconds)
     start_delay = checks.Parameter[float](checks.seconds)
@@ -79,6 +83,7 @@ class ProcManager:
         pidfile: str | os.PathLike[str] | None = None,
         die_timeout: float = 60,
         reload: str = PLAIN,
+        boot_timeout: float = 60,
         reload_slice: int = 0,
         reload_timeout: float = 0,
         start_delay: float = 0,
@@ -91,6 +96,7 @@ class ProcManager:
         self.pidfile = pidfile
         self.die_timeout = die_timeout
         self.reload = reload
+        self.boot_timeout = boot_timeout
         self.reload_slice = reload_slice
         self.reload_timeout = reload_timeout
         self.start_delay = start_delay
@@ -116,12 +122,17 @@ class ProcManager:
 
         Raises ConfigError, PidFileError and what `manager_init` raises, with everything undone.
         """
+        left = handover.take()
+        if left is not None and left.canary:
+            prove(self, left)
         if self.n_processes == 0:
+            if left is not None:
+                left.abandon()
             return False
         _check_size(self.n_processes)
         self.role = Role.MANAGER
         self.manager_pid = os.getpid()
-        self._half = half = ManagerHalf(self, self._parts)
+        self._half = half = ManagerHalf(self, self._parts, left)
         try:
             half.start()
             half.run()
@@ -148,10 +159,17 @@ class ProcManager:
         ends. `take_over` moves into the place of a living server, which goes on with the connections it has; without it such
         a socket file is refused. Raises ConfigError and ListenError.
         """
-        if address is None and not take_over:
+        asked = "" if address is None and not take_over else parse_address(address).describe()
+        left = handover.found()
+        found = left.take_listeners(asked) if left is not None else []
+        if found:
+            pass  # this process had them before it executed itself
+        elif not asked:
             found = systemd_listeners() or superdaemon_listeners() or [inherit(0)]
         else:
             found = [bind(parse_address(address), backlog=backlog, mode=mode, owner=owner, take_over=take_over)]
+        for listener in found:
+            listener.asked = asked
         if not self.listeners:
             atexit.register(self._remove_listeners)  # for a process that never comes to manage()
         self.listeners += found
@@ -403,7 +421,7 @@ class ProcManager:
         self._worker = Worker(self._signals, half.drop())
         if not self.no_signals:
             self._signals.renew()
-            self._signals.restore("QUIT", "TTIN", "TTOU", "CHLD")
+            self._signals.restore("QUIT", "TTIN", "TTOU", "USR2", "CHLD")
             self._signals.install(signals.WORKER_SIGNALS, self._on_worker_signal)
             atexit.register(signals.ignore_late)  # a TERM repeated while Python shuts down would kill, status 143
         fastexit.prepare()
@@ -480,6 +498,11 @@ class ProcManager:
         if self._half is not None:
             self._half.reload()
 
+    def _on_renew(self, name: str) -> None:
+        self.notify(f"received signal {name}")
+        if self._half is not None:
+            self._half.renewal.ask()
+
     def _on_more(self, name: str) -> None:
         self.n_processes += 1
         self.notify(f"received signal {name}: {self.n_processes} servers")
@@ -493,6 +516,7 @@ class ProcManager:
         "INT": _on_stop,
         "QUIT": _on_quit,
         "HUP": _on_reload,
+        "USR2": _on_renew,
         "TTIN": _on_more,
         "TTOU": _on_fewer,
     }

@@ -20,5 +20,8 @@ class ProgramManager(ProcManager):
 
     copies: Copies
 
+    # This manager has no code of theirs: what they execute is new in any case.
+    _ON_SIGNAL = {**ProcManager._ON_SIGNAL, "USR2": ProcManager._on_reload}
+
     def _make_workers(self, half: ManagerHalf) -> Workers:
         return Programs(self, half, self.copies)

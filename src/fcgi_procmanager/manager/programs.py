@@ -17,7 +17,7 @@ from ..basics.exits import Exit
 from ..children import started
 from ..children.ladder import RESEND, Ladder
 from ..children.launch import Program
-from ..children.registry import WORKER, Child
+from ..children.registry import Child
 from ..children.started import Started
 from ..children.trial import Verdict
 from ..ipc.channel import READY, SERVED
@@ -59,7 +59,6 @@ class Programs(Workers):
         self._started: dict[int, Started] = {}  # by pid, of those that are not reaped
         self._tried: set[int] = set()  # of these
         self._waiting: dict[int, _Waiting] = {}  # to be idle
-        self._late: set[int] = set()  # killed because they were not ready in time
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -136,9 +135,7 @@ class Programs(Workers):
                 self.heard(READY, one.child.pid, "")
                 self.heard(SERVED, one.child.pid, "")
             else:
-                self._manager.notify(f"{WORKER} (pid {one.child.pid}) was not ready in time: killing it")
-                self._late.add(one.child.pid)
-                self._half.reaper.kill(one.child)
+                self.give_up(one.child)
         return news
 
     # -- leaving ------------------------------------------------------------------------------------------------------
@@ -190,13 +187,7 @@ class Programs(Workers):
         one = self._started.pop(child.pid, None)
         if one is not None:
             one.close()
-        if child.pid in self._late:
-            self._late.discard(child.pid)
-            if self._can_back_out and child.generation == self.generation:
-                self._back_out(f"{WORKER} (pid {child.pid}) was not ready in time")
-            else:
-                self._could_not_start(child, now)
-        elif child.ladder is None and self._had_its_requests(child, exit, now):
+        if child.ladder is None and self._had_its_requests(child, exit, now):
             self.respawn.died(child.ready_at, now)
         else:
             super().ended(child, exit)

@@ -22,6 +22,7 @@ from ..system.proctitle import set_title
 
 if TYPE_CHECKING:
     from .half import ManagerHalf
+    from .handover import Handover
     from .procmanager import ProcManager
 
 _NOTICE_EVERY = 1.0  # seconds between two lines that say that workers die too fast
@@ -41,7 +42,10 @@ class Workers(Part):
         self.generation = 0
         self.refusal: str | None = None
         self._reloading = False  # some of an older generation have not been asked to leave yet
+        self._attempts = 0  # reloads, those that failed before they began as well
         self._reload_failed = False  # the last one: the manager's title says why
+        self._late: set[int] = set()  # killed because they were not ready in time
+        self._are_adopted = False  # those of the older generation: this manager has executed itself
         self._refusals: dict[int, str] = {}  # by pid: why a new one cannot serve, in a reload
         self._ever_served = False
         self._noticed_at = -FOREVER
@@ -59,7 +63,8 @@ class Workers(Part):
 
     @property
     def _rolls(self) -> bool:
-        return self._manager.reload == ROLLING
+        # The manager has just been without workers of its own: those that it found stay until there are others.
+        return self._manager.reload == ROLLING or self._are_adopted
 
     @property
     def _rolling_step(self) -> Step:
@@ -81,9 +86,28 @@ class Workers(Part):
         if self._reload_failed:
             self._reload_failed = False
             self._manager.change_process_name()
+        self._attempts += 1
         self.generation += 1
         self._reloading = True
         self.respawn.reload()
+
+    def refuse_reload(self, reason: str) -> None:
+        """New code cannot even be tried with a worker: nobody is replaced."""
+        self._attempts += 1
+        self._are_adopted = self._are_adopted and self._reloading
+        self._tell_failed(reason, len(self.children.staying))
+
+    # -- the manager executes itself ----------------------------------------------------------------------------------
+
+    def leave(self, left: Handover) -> None:
+        left.generation, left.attempts, left.served = self.generation, self._attempts, self._ever_served
+
+    def adopt(self, left: Handover) -> None:
+        self.generation, self._attempts, self._ever_served = left.generation, left.attempts, left.served
+        self.respawn.ever_ready = True
+        self._are_adopted = True
+
+    # -- filling ------------------------------------------------------------------------------------------------------
 
     def fill(self) -> None:
         """Retire and fork what the pool needs to become what is wanted. In a new worker the manager's half is gone
@@ -93,6 +117,7 @@ class Workers(Part):
         if self._rolls:
             self._take(self._rolling_step)
             self._reloading = self._reloading and self._is_old_one_there
+            self._are_adopted = self._are_adopted and self._reloading
         else:
             self._reloading = False
             self._take(plain(self._snapshot))
@@ -144,6 +169,33 @@ class Workers(Part):
     def _record(self, pid: int) -> None:
         self.children.add(pid, monotonic(), self.generation)
 
+    # -- those that are not ready in time -----------------------------------------------------------------------------
+
+    @property
+    def next_at(self) -> float:  # type: ignore[override]
+        """When the boot of a new worker is over. Only where an old one serves in its place: else it is all that there is."""
+        if not self._reloading or not self._manager.boot_timeout or not self._can_back_out:
+            return FOREVER
+        return min((child.spawned_at + self._manager.boot_timeout for child in self._booting), default=FOREVER)
+
+    @property
+    def _booting(self) -> list[Child]:
+        workers = self.children.staying.values()
+        return [child for child in workers if child.ready_at == FOREVER and child.generation == self.generation]
+
+    def turn(self, now: float) -> bool:
+        if now >= self.next_at:
+            for child in self._booting:
+                if now >= child.spawned_at + self._manager.boot_timeout:
+                    self.give_up(child)
+        return False
+
+    def give_up(self, child: Child) -> None:
+        """It was not ready in time."""
+        self._manager.notify(f"{WORKER} (pid {child.pid}) was not ready in time: killing it")
+        self._late.add(child.pid)
+        self._half.reaper.kill(child)
+
     # -- what they say ------------------------------------------------------------------------------------------------
 
     def heard(self, kind: bytes, pid: int, text: str) -> None:
@@ -186,7 +238,10 @@ class Workers(Part):
         """How soon it is replaced; see respawn.py."""
         now = monotonic()
         started = child.ready_at < FOREVER
-        if self._fails_reload(child):
+        if child.pid in self._late:
+            self._late.discard(child.pid)
+            self._ended_late(child, now)
+        elif self._fails_reload(child):
             died = f"{WORKER} (pid {child.pid}) exited with status {exit} before it was ready"
             self._back_out(self._refusals.get(child.pid, died))
         elif child.ladder is not None or (child.served and exit.clean):
@@ -194,6 +249,12 @@ class Workers(Part):
         elif started and (child.served or exit.code is None):
             self.respawn.died(child.ready_at, now)
             self._notice_deaths(now)
+        else:
+            self._could_not_start(child, now)
+
+    def _ended_late(self, child: Child, now: float) -> None:
+        if self._can_back_out and child.generation == self.generation:
+            self._back_out(f"{WORKER} (pid {child.pid}) was not ready in time")
         else:
             self._could_not_start(child, now)
 
@@ -208,19 +269,21 @@ class Workers(Part):
 
     def _back_out(self, reason: str) -> None:
         """The old ones stay, as those that are wanted. What is new and not ready yet would fail as well."""
-        workers = self.children.staying.values()
-        unready = [other for other in workers if other.ready_at == FOREVER and other.generation == self.generation]
-        old = [other for other in workers if other.generation < self.generation]
+        unready = self._booting
+        old = [other for other in self.children.staying.values() if other.generation < self.generation]
         for other in old:
             other.generation = self.generation
-        self._reloading = False
-        self._reload_failed = True
+        self._reloading = self._are_adopted = False
         self._refusals.clear()
-        self._manager.notify(f"reload failed: {reason}; {len(old)} old servers go on")
-        # In the title, where `reload` and whoever looks finds it.
-        set_title(f"{self._manager.manager_process_name} (reload {self.generation} failed: {reason})")
+        self._tell_failed(reason, len(old))
         # They have accepted nothing, and one may hang for ever.
         self.retire(unready, self._manager.die_timeout)
+
+    def _tell_failed(self, reason: str, old: int) -> None:
+        self._reload_failed = True
+        self._manager.notify(f"reload failed: {reason}; {old} old servers go on")
+        # In the title, where `reload` and whoever looks finds it.
+        set_title(f"{self._manager.manager_process_name} (reload {self._attempts} failed: {reason})")
 
     def _could_not_start(self, child: Child, now: float) -> None:
         rounds = self.respawn.failures

@@ -15,12 +15,16 @@ from .socketfiles import BoundFile
 
 
 class Listener:
-    """One listening, non-blocking socket, and the file it made if it made one."""
+    """One listening, non-blocking socket, and the file it made if it made one.
+
+    asked: the address that somebody asked for, by which the program that a manager executes asks for it again.
+    """
 
     def __init__(self, sock: socket.socket, address: Address, bound: BoundFile | None = None) -> None:
         self.socket = sock
         self.address = address
-        self._bound = bound
+        self.bound = bound
+        self.asked = ""
 
     def fileno(self) -> int:
         """The descriptor, -1 once closed."""
@@ -47,8 +51,8 @@ class Listener:
         """
         # Closed first, the file would look stale: a starter could replace it just before our unlink, which would then
         # take the file of a living server. Therefore the file goes while the socket still listens.
-        if self._bound is not None and self.fileno() >= 0:
-            self._bound.remove()
+        if self.bound is not None and self.fileno() >= 0:
+            self.bound.remove()
         self.close()
 
     def __repr__(self) -> str:

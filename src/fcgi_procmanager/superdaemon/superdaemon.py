@@ -13,7 +13,7 @@ from ..basics import exits, log
 from ..basics.clock import monotonic
 from ..basics.exits import Exit
 from ..basics.states import ManagerEvent, ManagerState, manager_life
-from ..children.launch import Program, logical_directory
+from ..children.launch import Program
 from ..children.reaper import Reaper
 from ..children.registry import WORKER, Child, Registry
 from ..children.stop import Stop
@@ -24,6 +24,7 @@ from ..events.readiness import Readiness
 from ..sockets.listener import Listener
 from ..system import signals
 from ..system.detach import Detached
+from ..system.image import logical_directory
 from ..system.pidfile import PidFile, UnusablePidFile
 from ..system.signals import Signals
 from .environment import Environment

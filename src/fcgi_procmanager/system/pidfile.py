@@ -66,6 +66,18 @@ class PidFile:
         self._descriptor: int | None = None
         self._pid = 0
 
+    @property
+    def descriptor(self) -> int:
+        """Manager: what has the lock, -1 while it is not held."""
+        return -1 if self._descriptor is None else self._descriptor
+
+    @classmethod
+    def left(cls, path: str, descriptor: int) -> PidFile:
+        """One that this process held before it executed itself."""
+        pidfile = cls(path)
+        pidfile._descriptor, pidfile._pid = descriptor, os.getpid()
+        return pidfile
+
     def acquire(self) -> None:
         """Manager: put our number in place, or raise `PidFileError` and change nothing."""
         if self._descriptor is not None and self._pid == os.getpid():

@@ -38,7 +38,7 @@ _getsignal, _signal = _raw.getsignal, _raw.signal
 
 Names = Iterable[str]
 
-MANAGER_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "TTIN", "TTOU", "CHLD")
+MANAGER_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "TTIN", "TTOU", "USR2", "CHLD")
 LEAVE_SIGNALS = ("TERM", "HUP")  # what asks a worker to leave
 # INT reaches a worker only from a terminal, together with its manager, which then stops it in order: noted, not obeyed.
 WORKER_SIGNALS = ("TERM", "HUP", "INT")
@@ -111,6 +111,11 @@ class Signals:
         mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, [_NUMBER[name] for name in names])
         if self._found_mask is None:
             self._found_mask = mask
+
+    def let_in(self, mask: Iterable[int]) -> None:
+        """In a program that was executed while signals were held: this was the mask before."""
+        self._found_mask = set(mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._found_mask - {_NUMBER[name] for name in MANAGER_SIGNALS})
 
     def restart(self, flag: bool) -> None:
         """Set (True) or take off SA_RESTART on TERM and HUP, and take both back from whoever has replaced our handler since:
