@@ -24,6 +24,10 @@ SLOW_START = "import time; time.sleep(1)\n" + APP.replace(
 )
 
 
+# How the application is loaded, which decides what a reload does.
+WAYS = {"by each worker": [], "by the manager": ["--preload"]}
+
+
 class Served(Site):
     """`serve` with an application that takes a second to load."""
 
@@ -59,10 +63,11 @@ def site(sock_path: str, run_script: Callable[..., Script]) -> Iterator[Served]:
     shutil.rmtree(place)
 
 
+@pytest.mark.parametrize("way", WAYS)
 def test_deploys_of_an_application_that_starts_slowly_lose_nothing_and_hold_nobody_up(
-    site: Served, record_property: Callable[[str, object], None]
+    site: Served, way: str, record_property: Callable[[str, object], None]
 ) -> None:
-    site.serve("--reload-slice", "4")
+    site.serve("--reload-slice", "4", *WAYS[way])
     with Load(site.port) as load:
         wait_until(lambda: load.done > 20, 20)
         quiet = load.longest
@@ -87,11 +92,13 @@ def test_deploys_of_an_application_that_starts_slowly_lose_nothing_and_hold_nobo
         ("other = 1\n", "has no attribute 'app'"),
         ("import os; os._exit(3)\n", "exited with status 3 before it was ready"),
         ("raise SystemExit(4)\n", "SystemExit: 4"),
+        ("import time; time.sleep(600)\n", "was not ready in"),
     ],
-    ids=["syntax", "import", "attribute", "exits", "leaves"],
+    ids=["syntax", "import", "attribute", "exits", "leaves", "hangs"],
 )
-def test_a_broken_deploy_loses_nothing_and_says_why(site: Served, source: str, reason: str) -> None:
-    app = site.serve()
+@pytest.mark.parametrize("way", WAYS)
+def test_a_broken_deploy_loses_nothing_and_says_why(site: Served, way: str, source: str, reason: str) -> None:
+    app = site.serve("--boot-timeout", "3", *WAYS[way])
     before = app.workers()
     with Load(site.port) as load:
         site.install("broken", source)

@@ -242,6 +242,7 @@ def test_a_stop_while_a_canary_tries(pool: Pool, number: int) -> None:
     script.tree_gone()
 
 
+@pytest.mark.leaves_socket
 def test_a_canary_does_not_outlive_a_manager_that_is_killed(pool: Pool) -> None:
     script = pool.start()
     pool.install("r1", "time.sleep(60)")
@@ -314,6 +315,7 @@ def test_a_signal_at_any_moment_of_it_is_not_lost(pool: Pool, run_script: Run, n
         assert not os.path.exists(pool.socket)
 
 
+@pytest.mark.leaves_socket
 @pytest.mark.timeout(300)
 def test_it_is_whole_afterwards_or_gone_in_order(pool: Pool) -> None:
     """Under load, with KILL to a random process of it at a random moment in half of the rounds."""

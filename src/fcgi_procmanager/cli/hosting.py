@@ -136,17 +136,20 @@ def host(
     limits: dict[str, int] | None = None,
     reload: str = ROLLING,
     is_outdated: Callable[[], bool] = lambda: False,
+    parts: Iterable[PoolPart] = (),
 ) -> int:
     """Serve `application` until told to stop. `settings` are for the constructor of `base`, `limits` for the server; `on_ready` is
     called in the manager with the URL, None without a web server, once the first worker is ready. `reload`: what HUP does.
-    is_outdated: whether a worker that this manager forks would have old code. Raises ProcManagerError."""
+    is_outdated: whether a worker that this manager forks would have old code. parts: more of the manager's loop. Raises
+    ProcManagerError."""
     manager = _make(base, settings)
     manager.reload = reload  # not by the constructor: one of a subclass may not know it
     web = _open_web(manager, place)
     url = web.url if web is not None else None
     greet = (lambda: on_ready(manager, url)) if on_ready is not None else None
     hosting = Hosting(manager, application, greet, is_outdated)
-    manager.attend(hosting)
+    for part in (hosting, *parts):
+        manager.attend(part)
     if manager.n_processes == 0:
         application.load()
     try:

@@ -19,6 +19,7 @@ from .deployed import Deployed
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, load_class, search_here
 from .pooloptions import absolute_address, add_pool_options, pool_settings
+from .touch import Touch
 
 __all__ = ["add"]
 
@@ -55,12 +56,14 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     add("--manager", metavar="MODULE:CLASS", help="a subclass of ProcManager, for its hooks")
     add("--process-name", metavar="TITLE", help="title of a worker in ps")
     add_pool_options(parser, "workers")
+    add("--touch", metavar="FILE", help="do what USR2 does whenever this file changes")
     add("--reload-mode", choices=(ROLLING, PLAIN), default=ROLLING, help=_RELOAD_MODE)
 
 
 def run(options: Options) -> int:
     place = _place(options)
     settings = pool_settings(options, n_processes=options.processes, process_name=options.process_name)
+    touched = None if options.touch is None else os.path.abspath(options.touch)
     deployed = Deployed(options.chdir or "")
     _change_directory(options.chdir)
     search_here()
@@ -70,6 +73,7 @@ def run(options: Options) -> int:
     if options.preload and not handover.is_there():
         application.load()  # before anything is bound
     limits = {} if options.body_limit is None else {"body_limit": options.body_limit}
+    parts = [Touch(touched)] if touched is not None else []
     in_manager = options.preload or base is not ProcManager
     return host(
         application,
@@ -80,6 +84,7 @@ def run(options: Options) -> int:
         limits=limits,
         reload=options.reload_mode,
         is_outdated=lambda: in_manager or deployed.is_replaced,
+        parts=parts,
     )
 
 

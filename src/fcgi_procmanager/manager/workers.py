@@ -185,16 +185,19 @@ class Workers(Part):
 
     def turn(self, now: float) -> bool:
         if now >= self.next_at:
-            for child in self._booting:
-                if now >= child.spawned_at + self._manager.boot_timeout:
-                    self.give_up(child)
+            self.give_up(self._booting[0])
         return False
 
     def give_up(self, child: Child) -> None:
         """It was not ready in time."""
         self._manager.notify(f"{WORKER} (pid {child.pid}) was not ready in time: killing it")
-        self._late.add(child.pid)
-        self._half.reaper.kill(child)
+        if self._fails_reload(child):  # judged now: by the time that it is gone another one would have been started
+            for other in self._booting:
+                self._half.reaper.kill(other)
+            self._back_out(f"{WORKER} (pid {child.pid}) was not ready in time")
+        else:
+            self._late.add(child.pid)
+            self._half.reaper.kill(child)
 
     # -- what they say ------------------------------------------------------------------------------------------------
 
@@ -240,7 +243,7 @@ class Workers(Part):
         started = child.ready_at < FOREVER
         if child.pid in self._late:
             self._late.discard(child.pid)
-            self._ended_late(child, now)
+            self._could_not_start(child, now)
         elif self._fails_reload(child):
             died = f"{WORKER} (pid {child.pid}) exited with status {exit} before it was ready"
             self._back_out(self._refusals.get(child.pid, died))
@@ -249,12 +252,6 @@ class Workers(Part):
         elif started and (child.served or exit.code is None):
             self.respawn.died(child.ready_at, now)
             self._notice_deaths(now)
-        else:
-            self._could_not_start(child, now)
-
-    def _ended_late(self, child: Child, now: float) -> None:
-        if self._can_back_out and child.generation == self.generation:
-            self._back_out(f"{WORKER} (pid {child.pid}) was not ready in time")
         else:
             self._could_not_start(child, now)
 
