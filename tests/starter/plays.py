@@ -158,7 +158,7 @@ def kill_old_delay(play: Play) -> None:
     play.end()
 
 
-@case("--path=SOCK", "--enable-auto-restart", "--auto-restart-interval=2", "--kill-old-delay=1")
+@case("--path=SOCK", "--enable-auto-restart", "--auto-restart-interval=5", "--kill-old-delay=1")
 def auto_restart(play: Play) -> None:
     play.daemon.wait_status(1)
     play.daemon.wait_status(1, 2)
@@ -207,7 +207,7 @@ def envdir_that_is_not_there(play: Play) -> None:
     play.end()
 
 
-@case("--path=SOCK", ENABLE_AUTO_RESTART="1", AUTO_RESTART_INTERVAL="2", KILL_OLD_DELAY="1")
+@case("--path=SOCK", ENABLE_AUTO_RESTART="1", AUTO_RESTART_INTERVAL="5", KILL_OLD_DELAY="1")
 def options_of_the_environment(play: Play) -> None:
     auto_restart(play)
 

@@ -364,5 +364,6 @@ class ManagerHalf:
         for part in self.parts:
             part.close()
         self._asked = True
-        self.reaper.ask_to_leave(list(self.workers.children.staying.values()), 0)
+        for worker in tuple(self.workers.children.staying.values()):
+            self.reaper.kill(worker)  # not TERM first: who is quick would leave in order, and nobody would have been killed
         self.reaper.force()

@@ -50,6 +50,7 @@ class Renewal(Part):
         """Bring new code. While one canary tries, another one will: what it has read may have changed since."""
         self._asked = True
         self.due = False
+        self._half.workers.forget_failure()
         self._half.readiness.reloading()
 
     @property

@@ -83,13 +83,17 @@ class Workers(Part):
 
     def reload(self) -> None:
         """Replace everybody who is there."""
-        if self._reload_failed:
-            self._reload_failed = False
-            self._manager.change_process_name()
+        self.forget_failure()
         self._attempts += 1
         self.generation += 1
         self._reloading = True
         self.respawn.reload()
+
+    def forget_failure(self) -> None:
+        """Of the last reload: there is another one."""
+        if self._reload_failed:
+            self._reload_failed = False
+            self._manager.change_process_name()
 
     def refuse_reload(self, reason: str) -> None:
         """New code cannot even be tried with a worker: nobody is replaced."""
