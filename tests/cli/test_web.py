@@ -288,9 +288,11 @@ def test_a_refusal_leaves_no_caddy_behind(command: Command, app: Path, scratch: 
 # Reloading
 
 
-def test_a_reload_under_load_fails_no_request(serve: Command, command: Command) -> None:
-    script = serve("-n", "3")
-    port, before = port_of(script), workers(script)
+@pytest.mark.parametrize("preload", [[], ["--preload"]], ids=["each", "preloaded"])
+def test_a_reload_under_load_fails_no_request(serve: Command, command: Command, preload: list[str]) -> None:
+    """Preloaded, the manager executes itself, and keeps its Caddy."""
+    script = serve("-n", "3", *preload)
+    port, before, caddy = port_of(script), workers(script), caddy_of(script)
     over, wrong, replies = threading.Event(), [], []
 
     def ask() -> None:
@@ -316,7 +318,13 @@ def test_a_reload_under_load_fails_no_request(serve: Command, command: Command) 
             thread.join(30)
     assert wrong == []
     assert not before & workers(script)
+    assert caddy_of(script) == caddy
+    assert ("executing the new code" in script.log()) == bool(preload)
+    script.signal(signal.SIGKILL, caddy)
+    script.wait_log("starting it again")
+    assert get(port)[0] == 200
     assert script.stop() == 0
+    wait_gone(script, caddy)
 
 
 # Caddy itself
