@@ -68,12 +68,12 @@ class Handover:
         return (numbers | {self.reports}) - {-1}
 
     def write(self) -> int:
-        """Into a file without a name: its descriptor, which is to be closed."""
-        with tempfile.TemporaryFile() as file:
+        """Into a file without a name: its descriptor, which is to be closed. Raises OSError."""
+        descriptor = _nameless_file()
+        with open(descriptor, "wb", closefd=False) as file:
             file.write(json.dumps(asdict(self)).encode())
-            file.flush()
-            file.seek(0)
-            return os.dup(file.fileno())
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return descriptor
 
     # -- in the program that was executed -----------------------------------------------------------------------------
 
@@ -94,6 +94,13 @@ class Handover:
         for number in self.channel:
             os.close(number)
         self.remove_listeners()
+
+
+def _nameless_file() -> int:
+    if hasattr(os, "memfd_create"):  # Linux: no disk can be full
+        return os.memfd_create("handover")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def environment(descriptor: int, ours: Mapping[str, str]) -> dict[str, str]:
