@@ -14,6 +14,8 @@ import pytest
 from harness import fcgi
 from harness.process import Script, wait_until
 
+COMMAND = [sys.executable, "-m", "fcgi_procmanager"]
+
 APP = """
 try:
     import of_environment
@@ -55,9 +57,11 @@ class Deployed:
         self.script.wait_log("server .*initialized", 2)
         return self.script
 
-    def reload(self) -> None:
-        command = [sys.executable, "-m", "fcgi_procmanager", "reload", "--pidfile", "pid"]
-        with self._run(command, cwd=self.place) as done:
+    def run_reload(self, *options: str) -> Script:
+        return self._run([*COMMAND, "reload", "--pidfile", "pid", *options], cwd=self.place)
+
+    def reload(self, *options: str) -> None:
+        with self.run_reload(*options) as done:
             assert done.wait(60) == 0, done.log()
 
     def ask(self) -> str:
@@ -130,3 +134,53 @@ def test_a_file_that_is_touched(deployed: Deployed, there: bool) -> None:
     touched.unlink()
     assert script.stop() == 0
     assert len(script.wait_log("canary .* started")) == 1
+
+
+SCRIPT = """
+import sys
+import app
+from fcgi_procmanager import ProcManager, WSGIServer
+
+manager = ProcManager(2, pidfile="../pid")
+WSGIServer(app.app, manager=manager, bindAddress=sys.argv[1]).run()
+"""
+
+
+@pytest.fixture
+def scripted(deployed: Deployed) -> tuple[Deployed, Script]:
+    deployed.install("r1")
+    (deployed.place / "r1" / "serve.py").write_text(SCRIPT)
+    where = str(deployed.place / "current")
+    script = deployed._run([sys.executable, "serve.py", deployed.socket], cwd=where, env={"PWD": where})
+    script.wait_log("server .*initialized", 2)
+    return deployed, script
+
+
+def test_a_script_starts_again_with_its_new_code(scripted: tuple[Deployed, Script]) -> None:
+    deployed, script = scripted
+    deployed.install("r2")
+    (deployed.place / "r2" / "serve.py").write_text(SCRIPT)
+    deployed.reload()
+    assert deployed.ask() == "r1 -", "HUP is the original's"
+    deployed.reload("--manager")
+    assert deployed.ask() == "r2 -"
+    deployed.install("r3")
+    with deployed.run_reload("--manager") as done:
+        assert done.wait(60) == 1
+        assert "not reloaded, the old workers go on: the canary (pid " in done.log()
+        assert done.log().count("\n") == 1
+    assert deployed.ask() == "r2 -"
+    assert script.stop() == 0
+
+
+def test_who_does_not_take_new_code_is_left_alone(deployed: Deployed, run_script: Callable[..., Script]) -> None:
+    source = "from fcgi_procmanager import ProcManager\nfrom harness.inside import idle\n"
+    source += "manager = ProcManager(1, pidfile='pid', no_signals=True)\nmanager.manage()\nidle(manager)"
+    script = run_script(source, cwd=deployed.place)
+    (worker,) = script.wait_workers(1)
+    with deployed.run_reload("--manager") as done:
+        assert done.wait(20) == 2
+        assert "does not take new code by SIGUSR2" in done.log()
+    assert script.workers() == [worker]
+    script.kill()
+    (deployed.place / "pid").unlink()

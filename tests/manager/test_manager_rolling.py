@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Callable
 
 import pytest
 
 from fcgi_procmanager import ConfigError, ProcManager
-from harness.process import Script, alive, cmdline, wait_dead, wait_until
+from harness.process import Script, alive, cmdline, open_fds, wait_dead, wait_until
 
 Run = Callable[..., Script]
 
@@ -36,7 +37,7 @@ class Manager(ProcManager):
         if word == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
 
-manager = Manager(int(sys.argv[1]), reload="rolling", reload_slice=int(sys.argv[2]))
+manager = Manager(int(sys.argv[1]), reload="rolling", reload_slice=int(sys.argv[2]), {options})
 manager.manage()
 idle(manager)
 """
@@ -50,8 +51,8 @@ def boot(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pool(run_script: Run, boot: Path) -> Callable[..., Script]:
-    def start(workers: int, at_a_time: int = 0) -> Script:
-        script = run_script(POOL, args=[workers, at_a_time], cwd=boot.parent)
+    def start(workers: int, at_a_time: int = 0, options: str = "") -> Script:
+        script = run_script(POOL.format(options=options), args=[workers, at_a_time], cwd=boot.parent)
         script.wait_log("server .*initialized", workers)
         return script
 
@@ -150,6 +151,53 @@ def test_a_stop_in_the_middle_leaves_nobody(pool: Callable[..., Script], boot: P
     for pid in everybody:
         wait_dead(pid)
     script.tree_gone()
+
+
+def test_reloads_in_a_row_are_one_more_in_the_end(pool: Callable[..., Script]) -> None:
+    """25 of them, 0 to 24 ms apart; one more replaces everybody as always."""
+    script = pool(3)
+    for milliseconds in range(25):
+        script.signal(signal.SIGHUP)
+        time.sleep(milliseconds / 1000)
+    old = script.wait_workers(3)
+    script.signal(signal.SIGHUP)
+    wait_until(lambda: len(now := script.workers()) == 3 and not {*old} & {*now}, 20, "new workers")
+    assert "failed" not in cmdline(script.pid)
+    assert script.stop() == 0
+
+
+def test_reloads_leave_no_descriptor(pool: Callable[..., Script]) -> None:
+    script = pool(2)
+    before = open_fds(script.pid)
+    for _ in range(50):
+        old = {*script.workers()}
+        script.signal(signal.SIGHUP)
+        wait_until(lambda old=old: len(now := script.workers()) == 2 and not old & {*now}, 20, "new workers")
+    assert open_fds(script.pid) == before
+    assert script.stop() == 0
+
+
+def test_one_that_hangs_while_it_boots_ends_the_reload_in_time(pool: Callable[..., Script], boot: Path) -> None:
+    script = pool(4, options="boot_timeout=1")
+    old = script.workers()
+    write(boot, "wait")
+    script.signal(signal.SIGHUP)
+    script.wait_log(r"reload failed: server \(pid \d+\) was not ready in time; 4 old servers go on")
+    wait_until(lambda: script.workers() == old, 10)
+    assert "was not ready in time" in cmdline(script.pid)
+    assert script.stop() == 0
+
+
+def test_without_old_ones_nobody_is_given_up(run_script: Run, boot: Path) -> None:
+    """At the start a worker that boots slowly is all that there is."""
+    write(boot, "wait")
+    script = run_script(POOL.format(options="boot_timeout=0.1"), args=[2, 0], cwd=boot.parent)
+    before = script.wait_workers(2)
+    time.sleep(0.3)  # in which nothing may happen
+    write(boot, "")
+    script.wait_log("server .*initialized", 2)
+    assert script.workers() == before
+    assert script.stop() == 0
 
 
 @pytest.mark.parametrize("change", [signal.SIGTTIN, signal.SIGTTOU])

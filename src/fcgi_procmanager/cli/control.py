@@ -26,6 +26,9 @@ there after the time limit.
 _RELOAD = """\
 Ask the manager to replace its workers and wait until that is done: every worker that was there is gone, and as many new
 ones are ready. Exit status 0 when that is so, 1 when it did not come so far, or none was running.
+
+A manager of 'serve' knows whether it has loaded what is to be replaced, and then executes itself. A script has mostly
+imported its application before it made its workers: --manager makes it start again, in the same process.
 """
 
 
@@ -40,6 +43,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         parser.add_argument(
             "--timeout", type=seconds, default=_TIMEOUT, metavar="SECONDS", help="how long to wait (default: 65)"
         )
+    parser.add_argument("--manager", action="store_true", help="new code of the manager as well (SIGUSR2)")
 
 
 def stop(options: Options) -> int:
@@ -61,7 +65,10 @@ def reload(options: Options) -> int:
         if manager is None:
             return _not_running(options.pidfile)
         pool = Pool(manager.pid)
-        manager.send(signal.SIGHUP)
+        if options.manager and not pool.can_be_renewed:
+            complain(f"process {manager.pid} does not take new code by SIGUSR2: leave out --manager, or restart it")
+            return exits.USAGE
+        manager.send(signal.SIGUSR2 if options.manager else signal.SIGHUP)
         with Progress() as progress:
             failure = _follow(manager, pool, options.timeout, progress)
         if failure is None:

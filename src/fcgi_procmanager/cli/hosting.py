@@ -14,6 +14,7 @@ from ..basics import exits
 from ..basics.clock import FOREVER, monotonic
 from ..basics.states import ROLLING, ManagerState, Role
 from ..errors import BootError, ConfigError, ListenError, ProcManagerError
+from ..manager import handover
 from ..manager.half import ManagerHalf
 from ..manager.parts import PoolPart
 from ..manager.procmanager import ProcManager
@@ -146,7 +147,8 @@ def host(
     manager.reload = reload  # not by the constructor: one of a subclass may not know it
     web = _open_web(manager, place)
     url = web.url if web is not None else None
-    greet = (lambda: on_ready(manager, url)) if on_ready is not None else None
+    is_first = on_ready is not None and not handover.is_there()
+    greet = (lambda: on_ready(manager, url)) if is_first else None  # type: ignore[misc]
     hosting = Hosting(manager, application, greet, is_outdated)
     for part in (hosting, *parts):
         manager.attend(part)

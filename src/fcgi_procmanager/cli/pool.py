@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 
 import psutil
 
 from ..basics.clock import monotonic
+from ..system.idle import catches
 from .hosting import STARTING
 
 __all__ = ["INTERVAL", "Pool"]
@@ -48,6 +50,11 @@ class Pool:
         if before.keys() != self._starting.keys():
             self._changed_at = monotonic()
             self._gone |= before.keys() - self._starting.keys() - self._old
+
+    @property
+    def can_be_renewed(self) -> bool:
+        """Whether the manager executes new code itself at USR2: one that does not catch it would end."""
+        return not self._of_programs and catches(self._pid, signal.SIGUSR2)
 
     @property
     def renewed(self) -> bool:

@@ -267,6 +267,7 @@ class ManagerHalf:
         left.pidfiles = {path: pidfile.descriptor for path, pidfile in self._manager._pidfiles.items()}
         for child in self.registry.everybody:
             left.add_child(child)
+        left.more = self._manager._more
         self.workers.leave(left)
         return left
 
@@ -280,6 +281,8 @@ class ManagerHalf:
             child = children.restore(one["pid"], one["spawned_at"], one["generation"], ready_at, one["served"])
             if (leaves_by := one["leaves_by"]) is not None:
                 self.registry.retire(child, Ladder(now, leaves_by and max(0.001, leaves_by - now)))
+        self._manager._more = left.more
+        self._manager.n_processes = max(1, self._manager.n_processes + left.more)
         self.workers.adopt(left)
         self.life.on(ManagerEvent.READY)
 
@@ -365,5 +368,7 @@ class ManagerHalf:
             part.close()
         self._asked = True
         for worker in tuple(self.workers.children.staying.values()):
-            self.reaper.kill(worker)  # not TERM first: who is quick would leave in order, and nobody would have been killed
+            self.reaper.kill(
+                worker
+            )  # not TERM first: who is quick would leave in order, and nobody would have been killed
         self.reaper.force()

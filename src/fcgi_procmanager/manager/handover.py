@@ -29,7 +29,7 @@ _LIMIT = 16 << 20  # bytes
 @dataclass
 class Handover:
     """mask: of signals, as it was before they were held. reports: in a canary, where it says how it went. channel: descriptors.
-    attempts: reloads so far, those that failed as well. served: a worker has served. parts: what each part of the loop left."""
+    attempts: reloads so far, those that failed as well. served: a worker has served. more: workers than the code says, by TTIN and TTOU. parts: what each part of the loop left."""
 
     version: int = _VERSION
     canary: bool = False
@@ -43,6 +43,7 @@ class Handover:
     generation: int = 0
     attempts: int = 0
     served: bool = False
+    more: int = 0
 
     # -- in the manager that leaves it --------------------------------------------------------------------------------
 

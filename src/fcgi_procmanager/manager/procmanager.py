@@ -107,6 +107,7 @@ class ProcManager:
         self.manager_pid = os.getpid()
         self.listeners: list[Listener] = []
 
+        self._more = 0  # workers than somebody has set, by TTIN and TTOU
         self._signals = signals.Signals()
         self._parts: list[PoolPart] = []
         self._pidfiles: dict[str, PidFile] = {}  # held, by path
@@ -505,10 +506,13 @@ class ProcManager:
 
     def _on_more(self, name: str) -> None:
         self.n_processes += 1
+        self._more += 1
         self.notify(f"received signal {name}: {self.n_processes} servers")
 
     def _on_fewer(self, name: str) -> None:
-        self.n_processes = max(1, self.n_processes - 1)
+        if self.n_processes > 1:
+            self.n_processes -= 1
+            self._more -= 1
         self.notify(f"received signal {name}: {self.n_processes} servers")
 
     _ON_SIGNAL = {
