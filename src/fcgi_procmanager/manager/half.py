@@ -27,6 +27,7 @@ from ..events.loop import Loop, Part
 from ..events.readiness import Readiness
 from ..ipc.channel import Channel
 from ..system import fastexit, signals
+from .condition import Condition
 from .parts import PoolPart
 from .reports import Reports
 
@@ -49,7 +50,7 @@ class ManagerHalf:
         self.inbox = Inbox(self._signals, self._child_ended)
         self.workers = manager._make_workers(self)
         self.reports = Reports(self.channel, self.workers.heard)
-        self.readiness = Readiness(self._complete)
+        self.readiness = Readiness(Condition(manager, self))
         self.attending = tuple(parts)  # those that somebody has added
         self.loop = Loop(self._signals, (self.inbox, self.reports, self.workers, self.readiness, *self.attending))
         self.reaper = Reaper(
@@ -128,7 +129,7 @@ class ManagerHalf:
 
     def drop(self) -> Channel:
         """In a new worker, signals held: let go of what is the manager's. Returns the channel to it."""
-        self.readiness.close()
+        self.readiness.drop()
         for part in self.attending:
             part.forked()
         self.channel.keep_worker_ends()
@@ -207,9 +208,6 @@ class ManagerHalf:
         """Replace every worker that is there."""
         self.workers.reload()
         self.readiness.reloading()
-
-    def _complete(self) -> bool:
-        return self.running and (self._manager.no_signals or self.workers.complete)
 
     # -- children -----------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,8 @@ _NOTICE_EVERY = 1.0  # seconds between two lines that say that workers die too f
 
 
 class Workers(Part):
-    """generation: how many reloads have been asked for. refusal: why no worker can serve, if one has said so."""
+    """generation: how many reloads have been asked for. refusal: why no worker can serve, if one has said so. reload_failure: why
+    the last reload failed, empty if it did not; the manager's title says it too."""
 
     kind = WORKER
     are_programs = False  # which know nothing of us, and cannot end what they have started once they are killed
@@ -41,7 +42,7 @@ class Workers(Part):
         self.generation = 0
         self.refusal: str | None = None
         self._reloading = False  # some of an older generation have not been asked to leave yet
-        self._reload_failed = False  # the last one: the manager's title says why
+        self.reload_failure = ""
         self._refusals: dict[int, str] = {}  # by pid: why a new one cannot serve, in a reload
         self._ever_served = False
         self._noticed_at = -FOREVER
@@ -76,10 +77,16 @@ class Workers(Part):
         workers = self.children
         return not workers.leaving and workers.ready >= self._manager.n_processes and not self._reloading
 
+    @property
+    def replaced(self) -> int:
+        """Those who are ready, of the newest generation."""
+        staying = self.children.staying.values()
+        return sum(child.generation == self.generation and child.ready_at < FOREVER for child in staying)
+
     def reload(self) -> None:
         """Replace everybody who is there."""
-        if self._reload_failed:
-            self._reload_failed = False
+        if self.reload_failure:
+            self.reload_failure = ""
             self._manager.change_process_name()
         self.generation += 1
         self._reloading = True
@@ -214,7 +221,7 @@ class Workers(Part):
         for other in old:
             other.generation = self.generation
         self._reloading = False
-        self._reload_failed = True
+        self.reload_failure = reason
         self._refusals.clear()
         self._manager.notify(f"reload failed: {reason}; {len(old)} old servers go on")
         # In the title, where `reload` and whoever looks finds it.
