@@ -57,6 +57,8 @@ class Condition(Subject):
         if phase == RELOADING:
             return f"reloading: {workers.replaced} of {wanted} servers replaced"
         ready = f"{workers.children.ready} of {wanted} servers ready"
+        if self._half.drain.under_way:
+            return f"draining: {ready}"
         if phase:
             return f"{phase}: {ready}"
         return f"reload failed: {workers.reload_failure}; {ready}" if workers.reload_failure else ready

@@ -46,6 +46,7 @@ class ProcManager:
         the pool runs, it ends the pool gently.
     pidfile: path of a PID file, held and locked while the manager lives; None for none.
     die_timeout: seconds a worker gets to leave at a stop before it is killed; 0 for no limit.
+    drain_delay: seconds that the pool serves on after a TERM or INT, before the stop begins, while systemd is told already.
     reload: what HUP does. "plain": all workers leave, and each is replaced when it is gone. "rolling": new ones first, and an old one
         leaves when a new one is ready; a new one that fails before ends the reload, and the old ones go on.
     reload_slice: how many workers a rolling reload replaces at a time; 0 for a quarter of them.
@@ -63,6 +64,7 @@ class ProcManager:
     n_processes = checks.Parameter[int](checks.number, changed="_size_changed")
     pidfile = checks.Parameter[Union[str, "os.PathLike[str]", None]](checks.path)
     die_timeout = checks.Parameter[float](checks.seconds)
+    drain_delay = checks.Parameter[float](checks.seconds)
     reload = checks.Parameter[str](checks.reload_mode)
     reload_slice = checks.Parameter[int](checks.count)
     reload_timeout = checks.Parameter[float](checks.seconds)
@@ -78,6 +80,7 @@ class ProcManager:
         *,
         pidfile: str | os.PathLike[str] | None = None,
         die_timeout: float = 60,
+        drain_delay: float = 0,
         reload: str = PLAIN,
         reload_slice: int = 0,
         reload_timeout: float = 0,
@@ -90,6 +93,7 @@ class ProcManager:
         self.n_processes = checks.count("n_processes", n_processes)
         self.pidfile = pidfile
         self.die_timeout = die_timeout
+        self.drain_delay = drain_delay
         self.reload = reload
         self.reload_slice = reload_slice
         self.reload_timeout = reload_timeout
@@ -470,6 +474,8 @@ class ProcManager:
 
     def _on_stop(self, name: str) -> None:
         self.notify(f"received signal {name}")
+        if self._half is not None and self._half.drains(name):
+            return
         self.die(f"safe exit from signal {name}")
 
     def _on_quit(self, name: str) -> None:
