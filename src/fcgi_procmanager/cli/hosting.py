@@ -19,6 +19,7 @@ from ..manager.parts import PoolPart
 from ..manager.procmanager import ProcManager
 from ..sockets.listener import Listener
 from .messages import story
+from .watch import Watch
 from .web import Web
 
 __all__ = ["STARTING", "Application", "Hosting", "Place", "host"]
@@ -78,6 +79,10 @@ class Hosting(PoolPart):
         """Why no worker could be prepared, if that is all that there is to say."""
         return self._kept[-1] if self._kept else None
 
+    def show_at_once(self) -> None:
+        """Keep no line back."""
+        self._kept, self.next_at = None, FOREVER
+
     def begin(self, half: ManagerHalf) -> None:
         self._half = half
 
@@ -121,9 +126,10 @@ def host(
     on_ready: Callable[[ProcManager, str | None], None] | None = None,
     limits: dict[str, int] | None = None,
     reload: str = ROLLING,
+    watch: bool = False,
 ) -> int:
     """Serve `application` until told to stop. `settings` are for the constructor of `base`, `limits` for the server; `on_ready` is
-    called in the manager with the URL, None without a web server, once the first worker is ready. `reload`: what HUP does.
+    called in the manager with the URL, None without a web server, once the first worker is ready. `reload`: what HUP does. `watch`: and what a change of a Python file does.
     Raises ProcManagerError."""
     manager = _make(base, settings)
     manager.reload = reload  # not by the constructor: one of a subclass may not know it
@@ -131,6 +137,9 @@ def host(
     url = web.url if web is not None else None
     hosting = Hosting(manager, application, (lambda: on_ready(manager, url)) if on_ready is not None else None)
     manager.attend(hosting)
+    if watch:
+        hosting.show_at_once()  # who edits reads it, and the pool goes on after a mistake
+        manager.attend(Watch(manager))
     if manager.n_processes == 0:
         application.load()
     try:

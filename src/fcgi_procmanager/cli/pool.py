@@ -95,7 +95,7 @@ class Pool:
         titles: dict[psutil.Process, str] = {}
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
-                if child.status() != psutil.STATUS_ZOMBIE and (self._of_programs or _program(child) == program):
+                if child.status() != psutil.STATUS_ZOMBIE and (self._of_programs or _is_worker(child, program)):
                     titles[child] = _title(child)
         self._titles_tell = self._titles_tell or any(_settled(own, title) for own in titles.values())
         return {child: self._is_starting(own, title) for child, own in titles.items()}
@@ -110,10 +110,15 @@ def _keeps_programs(pid: int) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
         manager = psutil.Process(pid)
         children = manager.children()
-        workers = [
-            child for child in children if _program(child) == _program(manager) and os.getsid(child.pid) != child.pid
-        ]
+        workers = [child for child in children if _is_worker(child, _program(manager))]
         return bool(children) and not workers
+    return False
+
+
+def _is_worker(child: psutil.Process, program: str | None) -> bool:
+    """Of a manager that forks its own. What it executes, such as the watcher, has a session of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        return _program(child) == program and os.getsid(child.pid) != child.pid
     return False
 
 

@@ -17,6 +17,7 @@ from .arguments import Options, size, whole
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, load_class, search_here
 from .pooloptions import absolute_address, add_pool_options, pool_settings
+from .watch import RELOAD_TIMEOUT, check_library
 
 __all__ = ["add"]
 
@@ -52,12 +53,16 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     add("--manager", metavar="MODULE:CLASS", help="a subclass of ProcManager, for its hooks")
     add("--process-name", metavar="TITLE", help="title of a worker in ps")
     add_pool_options(parser, "workers")
+    add("--watch", action="store_true", help="for development: reload when a Python file here, or below, changes")
     add("--reload-mode", choices=(ROLLING, PLAIN), default=ROLLING, help=_RELOAD_MODE)
 
 
 def run(options: Options) -> int:
     place = _place(options)
     settings = pool_settings(options, n_processes=options.processes, process_name=options.process_name)
+    if options.watch:
+        _check_watch(options)
+        settings.setdefault("reload_timeout", RELOAD_TIMEOUT)
     _change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()
@@ -66,7 +71,26 @@ def run(options: Options) -> int:
     if options.preload:
         application.load()
     limits = {} if options.body_limit is None else {"body_limit": options.body_limit}
-    return host(application, place, settings, base=base, on_ready=_greet, limits=limits, reload=options.reload_mode)
+    return host(
+        application,
+        place,
+        settings,
+        base=base,
+        on_ready=_greet,
+        limits=limits,
+        reload=options.reload_mode,
+        watch=options.watch,
+    )
+
+
+def _check_watch(options: Options) -> None:
+    if options.preload:
+        raise ConfigError(
+            "--watch and --preload: what the manager has loaded a reload cannot replace: leave one of them out"
+        )
+    if options.processes == 0:
+        raise ConfigError("--watch needs a worker process: give -n 1 or more")
+    check_library()
 
 
 def _greet(manager: ProcManager, url: str | None) -> None:

@@ -197,13 +197,15 @@ class ManagerHalf:
                 self._manager.manager_sig_handler(name)
 
     def _give_up_if_hopeless(self) -> None:
-        if not self.running:
+        if not self.running or not self.workers.hopeless:
             return
-        if self.workers.refusal is not None:
-            self._manager.exit(self.workers.refusal, exits.USAGE)
-        if self.workers.respawn.hopeless:
-            attempts = self.workers.respawn.failures
-            self._manager.die(f"no server ever became ready in {attempts} attempts", exits.FAILED)
+        why = self.workers.refusal or f"no server ever became ready in {self.workers.respawn.failures} attempts"
+        if any(part.holds_on(why) for part in self.attending):
+            self.workers.rest()
+        elif self.workers.refusal is not None:
+            self._manager.exit(why, exits.USAGE)
+        else:
+            self._manager.die(why, exits.FAILED)
 
     def _keep_pool(self) -> None:
         if self._manager.n_processes <= 0:
@@ -211,7 +213,9 @@ class ManagerHalf:
         self.workers.fill()
 
     def reload(self) -> None:
-        """Replace every worker that is there."""
+        """Replace every worker that is there, unless the pool is about to end."""
+        if self.drain.under_way:
+            return
         self.workers.reload()
         self.readiness.reloading()
 

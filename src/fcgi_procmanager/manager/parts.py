@@ -16,16 +16,23 @@ if TYPE_CHECKING:
 class PoolPart(Part):
     """What `ProcManager.attend` takes. What it does not need, it leaves as it is here.
 
-    starting_suffix: added to the title of a worker that is not ready yet.
+    starting_suffix: added to the title of a worker that is not ready yet. traces: why a worker cannot serve is told with the
+    traceback at the start too, not only in a reload.
     """
 
     starting_suffix: str = ""
+    traces: bool = False
 
     def begin(self, half: ManagerHalf) -> None:
         """The manager is prepared, and its hook has been called; no worker is there yet."""
 
     def keeps_back(self, message: str) -> bool:
         """Hear a line of the manager's log. True when it is not to be written now."""
+        return False
+
+    def holds_on(self, why: str) -> bool:
+        """Nobody has ever served, and trying again would not help. True when this part will ask for a reload: until then the
+        manager waits instead of ending."""
         return False
 
     def last_line(self, status: int) -> None:

@@ -413,7 +413,8 @@ class ProcManager:
         fastexit.prepare()
         atexit.register(self._say_why)
         signals.unblock(mask)
-        self._boot(half.attending, traced=half.workers.generation > 0)
+        traced = half.workers.generation > 0 or any(part.traces for part in half.attending)
+        self._boot(half.attending, traced)
 
     def _boot(self, parts: tuple[PoolPart, ...], traced: bool) -> None:
         """traced: in a reload the log has the whole story; at the start it is one line."""

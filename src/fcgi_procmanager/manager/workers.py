@@ -43,6 +43,7 @@ class Workers(Part):
         self.refusal: str | None = None
         self._reloading = False  # some of an older generation have not been asked to leave yet
         self.reload_failure = ""
+        self._resting = False  # nobody can serve: none is started until a reload is asked for
         self._refusals: dict[int, str] = {}  # by pid: why a new one cannot serve, in a reload
         self._ever_served = False
         self._noticed_at = -FOREVER
@@ -52,6 +53,8 @@ class Workers(Part):
     @property
     def missing(self) -> int:
         """Workers to fork. In a plain pool one that is leaving still holds its place: it is replaced when it is gone."""
+        if self._resting:
+            return 0
         if not self._rolls:
             return self._manager.n_processes - len(self.children)
         if self._reloading:
@@ -90,7 +93,16 @@ class Workers(Part):
             self._manager.change_process_name()
         self.generation += 1
         self._reloading = True
+        self._resting = False
         self.respawn.reload()
+
+    def rest(self) -> None:
+        """Nobody can serve: start none until a reload is asked for. Those who are there would say so as well."""
+        self._resting = True
+        self._reloading = False
+        self.refusal = None
+        self.respawn.reload()
+        self.retire(list(self.children.staying.values()), self._manager.die_timeout)
 
     def fill(self) -> None:
         """Retire and fork what the pool needs to become what is wanted. In a new worker the manager's half is gone
@@ -173,8 +185,12 @@ class Workers(Part):
     def _refused(self, text: str, child: Child | None) -> None:
         """A worker says that it cannot serve. Fatal only while nobody has been ready or, of what it finds out when it was
         ready (no listener), while nobody has served: later the pool serves on."""
+        if self._resting:
+            return
         was_ready = child is not None and child.ready_at < FOREVER
-        starting = self._half.life.state is ManagerState.STARTING
+        # What an older generation cannot do says nothing of the code that has been reloaded since.
+        is_old = child is not None and child.generation < self.generation
+        starting = self._half.life.state is ManagerState.STARTING and not is_old
         if starting or (self._half.running and was_ready and not self._ever_served):
             self.refusal = self.refusal or text
         elif child is not None and self._fails_reload(child):
