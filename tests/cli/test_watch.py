@@ -57,9 +57,11 @@ def command(run_script: Callable[..., Script], app: Path) -> Command:
 def watch(command: Command, sock_path: str) -> Command:
     pytest.importorskip("watchfiles")
 
-    def run(*args: object, workers: int = 2) -> Script:
+    def run(*args: object, workers: int = 2, fails: bool = False) -> Script:
         script = command("serve", "app", "--watch", "--listen", sock_path, "--pidfile", "pid", "-n", workers, *args)
         script.wait_log("watching /.*: a change of a Python file reloads$")
+        if not fails:
+            script.wait_log(r"server \(pid \d+\): initialized$", workers)
         return script
 
     return run
@@ -100,7 +102,6 @@ def ends(script: Script, watcher: int) -> None:
 
 def test_a_change_reloads(watch: Command, app: Path, sock_path: str) -> None:
     script = watch()
-    wait_version(sock_path, "1")
     watcher = watcher_of(script)
     for version in ("2", "3"):
         old = workers_of(script)
@@ -113,7 +114,6 @@ def test_a_change_reloads(watch: Command, app: Path, sock_path: str) -> None:
 
 def test_after_a_mistake_the_traceback_is_there_and_it_goes_on(watch: Command, app: Path, sock_path: str) -> None:
     script = watch()
-    wait_version(sock_path, "1")
     old = workers_of(script)
     write(app, "broken")
     script.wait_log(r"reload failed: .*nothing_of_that_name.*; 2 old servers go on$")
@@ -127,7 +127,7 @@ def test_after_a_mistake_the_traceback_is_there_and_it_goes_on(watch: Command, a
 
 def test_a_first_start_that_fails_waits_for_a_change(watch: Command, app: Path, sock_path: str) -> None:
     write(app, "broken")
-    script = watch(workers=3)
+    script = watch(workers=3, fails=True)
     script.wait_log(r"manager .*: app\.py:1: .*nothing_of_that_name.*; waiting for a change$")
     script.wait_log(r"^ModuleNotFoundError: .*nothing_of_that_name")
     wait_until(lambda: workers_of(script) == [], 20, "those who cannot serve to leave")
@@ -143,7 +143,7 @@ def test_a_first_start_that_fails_waits_for_a_change(watch: Command, app: Path, 
 
 def test_a_first_start_that_crashes_waits_as_well(watch: Command, app: Path, sock_path: str) -> None:
     app.joinpath("app.py").write_text("import os\nos._exit(7)\n")
-    script = watch(workers=1)
+    script = watch(workers=1, fails=True)
     script.wait_log("no server ever became ready in 5 attempts; waiting for a change$")
     write(app, "1")
     wait_version(sock_path, "1")
@@ -152,14 +152,14 @@ def test_a_first_start_that_crashes_waits_as_well(watch: Command, app: Path, soc
 
 def test_who_waits_for_a_change_can_be_stopped(watch: Command, app: Path) -> None:
     write(app, "broken")
-    script = watch()
+    script = watch(fails=True)
     script.wait_log("waiting for a change")
     ends(script, watcher_of(script))
 
 
 def test_while_it_waits_hup_tries_again(watch: Command, app: Path, sock_path: str) -> None:
     write(app, "broken")
-    script = watch()
+    script = watch(fails=True)
     script.wait_log("waiting for a change")
     script.signal(signal.SIGHUP)
     script.wait_log("waiting for a change", 2)
@@ -170,7 +170,6 @@ def test_a_watcher_that_dies_is_started_again_and_what_it_missed_is_loaded(
     watch: Command, app: Path, sock_path: str
 ) -> None:
     script = watch()
-    wait_version(sock_path, "1")
     old = workers_of(script)
     watcher = watcher_of(script)
     script.signal(signal.SIGKILL, watcher)
@@ -187,7 +186,6 @@ def test_a_watcher_that_dies_is_started_again_and_what_it_missed_is_loaded(
 
 def test_a_watcher_does_not_outlive_its_manager(watch: Command, sock_path: str) -> None:
     script = watch()
-    wait_version(sock_path, "1")
     watcher = watcher_of(script)
     script.signal(signal.SIGKILL)
     wait_dead(watcher)
@@ -197,7 +195,6 @@ def test_a_watcher_does_not_outlive_its_manager(watch: Command, sock_path: str) 
 
 def test_what_is_not_the_application_reloads_nothing(watch: Command, app: Path, sock_path: str) -> None:
     script = watch()
-    wait_version(sock_path, "1")
     for folder in (".git", "__pycache__", "node_modules"):
         (app / folder).mkdir()
         (app / folder / "some.py").write_text("")
@@ -213,7 +210,6 @@ def test_what_is_not_the_application_reloads_nothing(watch: Command, app: Path, 
 
 def test_a_folder_that_comes_with_its_files_reloads(watch: Command, app: Path, sock_path: str) -> None:
     script = watch()
-    wait_version(sock_path, "1")
     (app.parent / "package").mkdir()
     (app.parent / "package" / "__init__.py").write_text("")
     os.rename(app.parent / "package", app / "package")
@@ -224,7 +220,6 @@ def test_a_folder_that_comes_with_its_files_reloads(watch: Command, app: Path, s
 
 def test_a_slow_request_holds_nobody_up(watch: Command, app: Path, sock_path: str) -> None:
     script = watch(workers=1)
-    wait_version(sock_path, "1")
 
     def ask() -> None:
         with contextlib.suppress(OSError, EOFError, AssertionError):
@@ -243,7 +238,6 @@ def test_a_slow_request_holds_nobody_up(watch: Command, app: Path, sock_path: st
 
 def test_the_command_reload_takes_the_watcher_for_no_worker(watch: Command, command: Command, sock_path: str) -> None:
     script = watch()
-    wait_version(sock_path, "1")
     old = workers_of(script)
     reload = command("reload", "--pidfile", "pid")
     assert reload.wait() == 0, reload.log()
@@ -253,7 +247,6 @@ def test_the_command_reload_takes_the_watcher_for_no_worker(watch: Command, comm
 
 def test_a_pool_that_drains_is_not_reloaded(watch: Command, app: Path, sock_path: str) -> None:
     script = watch("--drain-delay", 300)
-    wait_version(sock_path, "1")
     old = workers_of(script)
     script.signal(signal.SIGTERM)
     script.wait_log("draining")

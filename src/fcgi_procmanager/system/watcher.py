@@ -1,6 +1,7 @@
 """The watcher: a program that says on its descriptor 3 when Python files in a folder change, a line for each batch of changes.
 
-Runs in a process of its own, a child of the manager, which never loads watchfiles. Must end when the manager does.
+Runs in a process of its own, a child of the manager, which never loads watchfiles. Must end when the manager does, or no longer
+listens.
 
 A line is `watching`, once the watch is in place, or `changed` and the first file of a batch. What is written while a worker loads
 it makes one more batch: the last state of a file is always followed by a line.
@@ -8,7 +9,9 @@ it makes one more batch: the last state of a file is always followed by a line.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import sys
 from collections.abc import Iterator
 
@@ -53,7 +56,7 @@ class _End:
         if not self._in_place:
             self._in_place = True
             _tell(WATCHING)
-        return os.getppid() != self._manager
+        return os.getppid() != self._manager or not _is_heard()
 
 
 def is_source(path: str, folder: str) -> bool:
@@ -75,5 +78,13 @@ def _sources(path: str, folder: str) -> Iterator[str]:
         yield from (name for name in files if is_source(os.path.join(parent, name), folder))
 
 
+def _is_heard() -> bool:
+    """Somebody has the other end of the pipe: a manager that executes itself afresh keeps its pid, and starts another watcher."""
+    poller = select.poll()
+    poller.register(TELL, 0)
+    return not poller.poll(0)
+
+
 def _tell(line: str) -> None:
-    os.write(TELL, (" ".join(line.splitlines()) + "\n").encode("utf-8", "replace"))
+    with contextlib.suppress(BrokenPipeError):  # the next look finds out that nobody reads any more
+        os.write(TELL, (" ".join(line.splitlines()) + "\n").encode("utf-8", "replace"))
