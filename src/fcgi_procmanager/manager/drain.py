@@ -6,40 +6,60 @@ replaced as ever.
 
 from __future__ import annotations
 
-from ..basics.clock import FOREVER
+from typing import TYPE_CHECKING
+
+from ..basics.clock import FOREVER, monotonic
+from ..basics.states import ManagerState
 from ..children.stop import Stop
 from ..events.loop import Part
+
+if TYPE_CHECKING:
+    from .half import ManagerHalf
+    from .procmanager import ProcManager
 
 # The request once more; and new workers, for a pool that is about to end.
 _IGNORED = frozenset(("TERM", "INT", "HUP", "USR2"))
 
 
 class Drain(Part):
-    """signal: the one that asked, by name; empty while nobody has. asked_at: when. next_at: when the stop begins."""
+    """asked_at: when a signal has asked for the stop. next_at: when the stop begins. Both are monotonic seconds."""
 
-    def __init__(self) -> None:
-        self.signal = ""
+    def __init__(self, manager: ProcManager, half: ManagerHalf) -> None:
+        self._manager = manager
+        self._half = half
+        self._signal = ""
         self.asked_at = FOREVER
 
     @property
     def under_way(self) -> bool:
-        return bool(self.signal)
+        """Also while the stop itself is."""
+        return self.asked_at < FOREVER
 
-    def begin(self, signal: str, delay: float, now: float) -> None:
-        self.signal = signal
-        self.asked_at = now
-        self.next_at = now + delay
+    def begin(self, signal: str) -> bool:
+        """A signal asks for a stop. False when it is to begin at once: no delay is wanted, or nobody serves yet."""
+        delay = self._manager.drain_delay
+        if not delay or self._half.life.state is not ManagerState.RUNNING:
+            return False
+        self._signal = signal
+        self.asked_at = monotonic()
+        self.next_at = self.asked_at + delay
+        self._half.readiness.stop()
+        self._manager.notify(f"draining: serving for {delay:g} s more")
+        return True
 
-    def is_over(self, now: float) -> bool:
-        return now >= self.next_at
+    def hear(self, signal: str) -> None:
+        """A further signal before the stop begins."""
+        if Stop(self.asked_at).insists(signal, monotonic()):
+            count = len(self._half.workers.children)
+            self._manager.notify(f"received signal {signal} while draining: killing {count} servers")
+            self._manager.abort(f"exit at once from signal {signal}")
+        if signal not in _IGNORED:
+            self._manager.manager_sig_handler(signal)
 
-    def insists(self, name: str, now: float) -> bool:
-        """Whether a further signal asks for an end at once."""
-        return Stop(self.asked_at).insists(name, now)
-
-    def ignores(self, name: str) -> bool:
-        """Whether it means nothing: it is the first once more, or asks for what makes no sense any more."""
-        return name in _IGNORED
+    def end_in_time(self) -> None:
+        """The stop begins when it is due. Ends by SystemExit then."""
+        if monotonic() >= self.next_at:
+            self._manager.die(f"safe exit from signal {self._signal}")
 
     def stop(self) -> None:
         self.next_at = FOREVER

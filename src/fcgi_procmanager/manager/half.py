@@ -52,7 +52,7 @@ class ManagerHalf:
         self.workers = manager._make_workers(self)
         self.reports = Reports(self.channel, self.workers.heard)
         self.readiness = Readiness(Condition(manager, self))
-        self.drain = Drain()
+        self.drain = Drain(manager, self)
         self.attending = tuple(parts)  # those that somebody has added
         ours = (self.inbox, self.reports, self.workers, self.readiness, self.drain)
         self.loop = Loop(self._signals, (*ours, *self.attending))
@@ -98,7 +98,7 @@ class ManagerHalf:
         """The one loop, until a stop is over. In a new worker it ends at once: there the public object has dropped us."""
         while self._is_kept and not self.over:
             self._act_on_signals()
-            self._end_drain()
+            self.drain.end_in_time()
             self._give_up_if_hopeless()
             if self.running:
                 self._keep_pool()
@@ -192,7 +192,7 @@ class ManagerHalf:
             if not self.running:
                 self._insist(name)
             elif self.drain.under_way:
-                self._hear_while_draining(name)
+                self.drain.hear(name)
             else:
                 self._manager.manager_sig_handler(name)
 
@@ -238,28 +238,6 @@ class ManagerHalf:
                 part.ended(child, exit)
 
     # -- stopping -----------------------------------------------------------------------------------------------------
-
-    def drains(self, name: str) -> bool:
-        """A signal asks for a stop. True when the pool serves on for a while first; one that does not serve yet does not."""
-        delay = self._manager.drain_delay
-        if not delay or self.life.state is not ManagerState.RUNNING:
-            return False
-        self.drain.begin(name, delay, monotonic())
-        self.readiness.stop()
-        self._manager.notify(f"draining: serving for {delay:g} s more")
-        return True
-
-    def _end_drain(self) -> None:
-        if self.running and self.drain.is_over(monotonic()):
-            self._manager.die(f"safe exit from signal {self.drain.signal}")
-
-    def _hear_while_draining(self, name: str) -> None:
-        if self.drain.insists(name, monotonic()):
-            count = len(self.workers.children)
-            self._manager.notify(f"received signal {name} while draining: killing {count} servers")
-            self._manager.abort(f"exit at once from signal {name}")
-        if not self.drain.ignores(name):
-            self._manager.manager_sig_handler(name)
 
     def stop(self) -> None:
         """Ask everybody to leave, and run the loop until they are gone. The parts hear of it first."""

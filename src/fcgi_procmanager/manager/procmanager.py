@@ -475,7 +475,7 @@ class ProcManager:
 
     def _on_stop(self, name: str) -> None:
         self.notify(f"received signal {name}")
-        if self._half is not None and self._half.drains(name):
+        if self._half is not None and self._half.drain.begin(name):
             return
         self.die(f"safe exit from signal {name}")
 
