@@ -176,7 +176,7 @@ def test_a_watcher_that_dies_is_started_again_and_what_it_missed_is_loaded(
     wait_dead(watcher)
     write(app, "2")
     script.wait_log(r"changes are not seen: the watcher starts again in 0\.8 s$")
-    script.wait_log("watching /.* again: reloading$")
+    script.wait_log("watching /.* from now on: reloading$")
     wait_everywhere(script, old)
     assert fcgi.fetch(sock_path).text == "version 2"
     write(app, "3")

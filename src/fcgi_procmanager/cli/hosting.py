@@ -129,8 +129,8 @@ def host(
     watch: bool = False,
 ) -> int:
     """Serve `application` until told to stop. `settings` are for the constructor of `base`, `limits` for the server; `on_ready` is
-    called in the manager with the URL, None without a web server, once the first worker is ready. `reload`: what HUP does. `watch`: and what a change of a Python file does.
-    Raises ProcManagerError."""
+    called in the manager with the URL, None without a web server, once the first worker is ready. `reload`: what HUP does.
+    `watch`: a change of a Python file does it as well. Raises ProcManagerError."""
     manager = _make(base, settings)
     manager.reload = reload  # not by the constructor: one of a subclass may not know it
     web = _open_web(manager, place)

@@ -1,6 +1,7 @@
 """`serve --watch`: a reload whenever a Python file of the application changes, as a part of the manager's loop.
 
-Runs in the manager, and keeps the watcher (system/watcher.py) running as a child. Must never load watchfiles, nor let a change go unseen.
+Runs in the manager, and keeps the watcher (system/watcher.py) running as a child. Must never load watchfiles, nor let a change go
+unseen.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class Watch(PoolPart):
     # -- in the manager -----------------------------------------------------------------------------------------------
 
     def begin(self, half: ManagerHalf) -> None:
-        """The workers are forked when the watch is in place: what changes after one has read it is seen."""
+        """The workers are forked when the watch is in place: what changes after one has read it is seen. If that takes too long,
+        its first line means a reload."""
         self._half = half
         self._start()
         if self._told >= 0 and _is_readable(self._told) and self._lines():
@@ -139,13 +141,13 @@ class Watch(PoolPart):
         self._manager.notify(f"changes are not seen: the {self.kind} starts again in {delay:.1f} s")
 
     def _heard(self, line: str) -> None:
-        """It is in place again, and what has changed meanwhile nobody has seen; or something changes."""
+        """Something changes; or the watch is in place at last, and what has changed before nobody has seen."""
         assert self._half is not None
         self._failures = 0
         word, _, path = line.partition(" ")
         if word == CHANGED or not self._is_seen:
             self._is_seen = True
-            why = f"{path} changed" if word == CHANGED else f"watching {self._folder} again"
+            why = f"{path} changed" if word == CHANGED else f"watching {self._folder} from now on"
             what = "not reloading a pool that is about to end" if self._half.drain.under_way else "reloading"
             self._manager.notify(f"{why}: {what}")
             self._half.reload()
@@ -175,6 +177,6 @@ def _is_readable(descriptor: int) -> bool:
 
 
 def _search_path(folder: str) -> list[str]:
-    """Where the watcher looks for modules: where we do, but not in the folder of the application; at last where we are ourselves."""
+    """Where the watcher looks for modules: where we do, but not in the folder of the application; last, where we are ourselves."""
     ours = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     return [*(path for path in sys.path if path not in ("", folder)), ours]

@@ -20,9 +20,7 @@ from .loop import Part
 STARTING, RELOADING = "starting", "reloading"
 
 _AGAIN = 0.1  # seconds until what the receiver had no room for is sent again
-_STATUS_PACE = (
-    0.25  # seconds between two lines of status: workers can die 200 times a second, and systemd has other services
-)
+_STATUS_PACE = 0.25  # seconds between two lines of status: workers can die 200 times a second
 _EXTENSION, _EXTEND_EVERY = 15.0, 5.0  # seconds; a manager that is stuck itself is noticed so soon
 _START_EXTENSION = 60.0  # seconds that a start has for its next step
 
