@@ -23,3 +23,8 @@ def test_quit_insists_at_once_and_nothing_else_does() -> None:
 )
 def test_one_limit_is_for_the_whole_stop_and_leaves_a_second(whole: float, now: float, left: float) -> None:
     assert Stop(10.0).time_left(whole, now) == left
+
+
+def test_who_was_asked_before_it_began_can_be_insisted_upon_at_once() -> None:
+    assert Stop(10.0, asked_at=5.0).insists("TERM", 10.0)
+    assert Stop(10.0, asked_at=5.0).time_left(60, 12.0) == 58

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import closing
 from itertools import accumulate
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from cli.programs import PROGRAMS, Folder, plain, wait_started
 from harness import fcgi
+from harness.notify import Notified
 from harness.process import Script, alive, sigcatch, wait_dead, wait_until
 
 LINUX = sys.platform.startswith("linux")
@@ -75,6 +77,18 @@ def test_who_does_not_leave_in_time_is_killed(folder: Folder, program: list[str]
     script.wait_log(rf"server \(pid {held.pid}\) exited with status 137 \(SIGKILL\)")
     assert not os.path.exists(folder.sock_path)
     assert not (folder.path / "pid").exists()
+
+
+def test_with_a_delay_the_copies_serve_on(folder: Folder, program: list[str]) -> None:
+    with closing(Notified()) as notified:
+        script = folder.exec(program, "--drain-delay", "300", n=2, env=notified.environment)
+        notified.wait("READY")
+    script.signal(signal.SIGTERM)
+    script.wait_log("draining: serving for 300 s more")
+    assert folder.ask()
+    script.signal(signal.SIGQUIT)
+    assert script.wait() == 1, script.log()
+    script.tree_gone()
 
 
 def test_quit_stops_at_once(folder: Folder, program: list[str]) -> None:

@@ -14,6 +14,7 @@ from fcgi_procmanager.basics.states import Role
 WRONG = [
     *[("n_processes", value) for value in ("2", 1.0, None, True)],
     *[("die_timeout", value) for value in ("60", -1, None, True, float("inf"), float("nan"))],
+    *[("drain_delay", value) for value in ("60", -1, None, True, float("inf"))],
     *[("reload_timeout", value) for value in ("60", -0.1, None, False, float("inf"))],
     *[("start_delay", value) for value in ("1", -0.1, None, float("inf"))],
     *[("no_signals", value) for value in (0, 1, None, "yes")],
@@ -27,6 +28,8 @@ RIGHT = [
     ("n_processes", 7),
     ("die_timeout", 0),
     ("die_timeout", 0.5),
+    ("drain_delay", 0),
+    ("drain_delay", 0.5),
     ("reload_timeout", 0),
     ("reload_timeout", 2),
     ("start_delay", 0.25),

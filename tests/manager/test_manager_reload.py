@@ -6,11 +6,12 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Callable
 
 import pytest
 
-from harness.process import Script, alive, patient
+from harness.process import Script, alive, patient, wait_dead
 
 Run = Callable[..., Script]
 
@@ -155,3 +156,48 @@ def test_a_stop_takes_its_own_time_not_what_is_left_of_a_reload(busy) -> None:
     assert script.line() == f"answered {worker}"
     assert script.wait() == 0
     script.tree_gone()
+
+
+# What a worker does while it boots is what the file says when it begins to; it goes on when there is a file of that name.
+BOOTING = """
+import os, sys, time
+from harness.inside import idle, say
+from fcgi_procmanager import *
+
+class Manager(ProcManager):
+    def server_init(self):
+        word = open("boot").read()
+        say(word, os.getpid())
+        while not os.path.exists("go-" + word):
+            time.sleep(0.005)
+        if word == "old":
+            raise BootError("no such module")
+
+manager = Manager(1, reload=sys.argv[1])
+manager.manage()
+idle(manager)
+"""
+
+
+@pytest.mark.parametrize("how", ["plain", "rolling"])
+def test_what_an_older_worker_cannot_do_does_not_end_the_start_of_a_newer_one(
+    run_script: Run, tmp_path: Path, how: str
+) -> None:
+    """Neither of them has been ready yet: the code was wrong at the start, and was put right while it was being loaded."""
+    (tmp_path / "boot").write_text("old")
+    script = run_script(BOOTING, args=[how], cwd=tmp_path)
+    old = int(script.line().split()[-1])
+    (tmp_path / "boot").write_text("new")
+    script.signal(signal.SIGHUP)
+    if how == "rolling":
+        assert script.line().startswith("new ")
+        (tmp_path / "go-old").touch()
+        wait_dead(old)
+        script.wait_log(rf"server \(pid {old}\) exited with status 2")
+    else:
+        script.wait_log("sending TERM")
+        (tmp_path / "go-old").touch()
+        assert script.line().startswith("new ")
+    (tmp_path / "go-new").touch()
+    script.wait_log("server .*initialized")
+    assert script.stop() == 0

@@ -328,7 +328,7 @@ EXCERPTS = {
     "lighttpd": ("lighttpd.conf",),
     "haproxy": ("haproxy.cfg",),
     "caddyfile": ("Caddyfile",),
-    "ini": ("fcgi-procmanager.service", "fcgi-procmanager.socket"),
+    "ini": ("fcgi-procmanager.service", "notify-reload/fcgi-procmanager.service", "fcgi-procmanager.socket"),
 }
 
 

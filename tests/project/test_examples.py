@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Callable
 import pytest
 
 from harness import fcgi
+from harness.notify import Notified
 from harness.process import Script, listening, wait_until
 from harness.tools import find, require
 
@@ -118,12 +120,10 @@ def inherited(sock_path: str) -> Iterator[socket.socket]:
 
 
 @pytest.fixture
-def notified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[socket.socket]:
+def notified() -> Iterator[Notified]:
     """Where systemd hears how a service is."""
-    with closing(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) as inbox:
-        inbox.bind(f"\0fcgi-procmanager-test-{os.getpid()}")
-        inbox.settimeout(20)
-        yield inbox
+    with closing(Notified()) as one:
+        yield one
 
 
 # What systemd does between its fork and the exec.
@@ -138,64 +138,77 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def unit(kind: str) -> configparser.ConfigParser:
+UNITS = ["fcgi-procmanager.service", "notify-reload/fcgi-procmanager.service"]
+
+
+def unit(name: str) -> configparser.ConfigParser:
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
-    parser.read(EXAMPLES / f"fcgi-procmanager.{kind}")
+    parser.read(EXAMPLES / name)
     return parser
 
 
+@pytest.mark.parametrize("name", UNITS)
 def test_the_units_work_as_systemd_runs_them(
-    run_script: Run, inherited: socket.socket, notified: socket.socket
+    run_script: Run, inherited: socket.socket, notified: Notified, name: str
 ) -> None:
-    """The very ExecStart and ExecReload, with the socket on descriptor 3 and notifications."""
-    service = unit("service")["Service"]
+    """The very ExecStart and ExecReload, with the socket on descriptor 3, notifications and the watchdog."""
+    service = unit(name)["Service"]
     program, *options = shlex.split(service["ExecStart"])
     assert program.endswith("/fcgi-procmanager")
-    assert service["Type"] == "notify"
-    address = "@" + notified.getsockname()[1:].decode()
     server = run_script(
         [sys.executable, "-c", LAUNCHER, str(inherited.fileno()), sys.executable, "-m", "fcgi_procmanager", *options],
         pass_fds=[inherited.fileno()],
         cwd=EXAMPLES,
-        env={"NOTIFY_SOCKET": address},
+        env={**notified.environment, "WATCHDOG_USEC": str(int(service["WatchdogSec"]) * 1_000_000)},
     )
     # A request that was made before anybody served: it waited in the queue of the socket.
     assert fcgi.fetch(inherited.getsockname(), "/early", timeout=20).text.splitlines()[1] == "GET |/early?"
-    assert notified.recv(4096) == b"READY=1"
+    ready = notified.wait("READY")
+    assert ready["STATUS"] == "4 of 4 servers ready"
+    assert ready["MAINPID"] == str(server.pid)
+    assert any("WATCHDOG" in message for message in notified.all)
     workers = set(server.workers())
     assert len(workers) == 4
 
-    reload = shlex.split(service["ExecReload"].replace("$MAINPID", str(server.pid)))
-    assert reload[0] == "/bin/kill"
-    subprocess.run(["kill", *reload[1:]], check=True, timeout=20)
-    assert notified.recv(4096).startswith(b"RELOADING=1\nMONOTONIC_USEC=")
-    assert notified.recv(4096) == b"READY=1"
+    asked_at = time.monotonic_ns() // 1000
+    if service["Type"] == "notify-reload":  # systemd sends the signal by itself
+        assert "ExecReload" not in service
+        server.signal(signal.Signals[service.get("ReloadSignal", "SIGHUP")])
+    else:
+        assert service["Type"] == "notify"
+        reload = shlex.split(service["ExecReload"].replace("$MAINPID", str(server.pid)))
+        assert reload[0] == "/bin/kill"
+        subprocess.run(["kill", *reload[1:]], check=True, timeout=20)
+    assert int(notified.wait("RELOADING")["MONOTONIC_USEC"]) >= asked_at, (
+        "systemd takes an earlier one for another reload"
+    )
+    notified.wait("READY")
     assert not workers & set(server.workers())
 
     server.signal(signal.SIGTERM)
-    assert notified.recv(4096) == b"STOPPING=1"
+    assert "EXTEND_TIMEOUT_USEC" in notified.wait("STOPPING")
     assert server.wait() == 0
     server.tree_gone()
     assert os.path.exists(inherited.getsockname())  # it is systemd's
 
 
-def test_the_unit_gives_the_manager_time_to_decide() -> None:
-    service = unit("service")["Service"]
-    options = shlex.split(service["ExecStart"])
-    patience = float(options[options.index("--die-timeout") + 1])
-    assert float(service["TimeoutStopSec"]) > patience
-    assert service["KillMode"] == "mixed"
-    assert unit("socket")["Socket"]["ListenStream"].startswith("/")
-    assert unit("service")["Unit"]["Requires"] == "fcgi-procmanager.socket"
+@pytest.mark.parametrize("name", UNITS)
+def test_the_units_fit_together(name: str) -> None:
+    assert unit(name)["Service"]["KillMode"] == "mixed"
+    assert unit(name)["Unit"]["Requires"] == "fcgi-procmanager.socket"
+    assert unit("fcgi-procmanager.socket")["Socket"]["ListenStream"].startswith("/")
 
 
-def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_accepts_the_units(tmp_path: Path, name: str) -> None:
     analyze = require("systemd-analyze")
-    for kind in ("service", "socket"):
-        text = (EXAMPLES / f"fcgi-procmanager.{kind}").read_text()
+    if unit(name)["Service"]["Type"] == "notify-reload" and _systemd_version(analyze) < 253:
+        pytest.skip("Type=notify-reload needs systemd 253")
+    for file in (name, "fcgi-procmanager.socket"):
+        text = (EXAMPLES / file).read_text()
         text = text.replace("/srv/app/.venv/bin/fcgi-procmanager", sys.executable).replace("/srv/app", str(tmp_path))
-        (tmp_path / f"fcgi-procmanager.{kind}").write_text(text)
+        (tmp_path / Path(file).name).write_text(text)
     done = subprocess.run(
         [analyze, "verify", "--man=no", "--recursive-errors=no", str(tmp_path / "fcgi-procmanager.service")],
         capture_output=True,
@@ -205,3 +218,8 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
     )
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def _systemd_version(analyze: str) -> int:
+    done = subprocess.run([analyze, "--version"], capture_output=True, text=True, check=True, timeout=20)
+    return int(done.stdout.split()[1])

@@ -161,6 +161,19 @@ def test_systemd_hears_of_every_change(launch: Launch, upward: Upward) -> None:
     assert daemon.script.wait() == 0
 
 
+def test_systemd_hears_that_the_superdaemon_lives(launch: Launch, upward: Upward) -> None:
+    env = {"NOTIFY_SOCKET": upward.address, "WATCHDOG_USEC": "400000"}
+    daemon = launch("--path=SOCK", "--ready-timeout=60", words=["ready=notify"], env=env)
+    daemon.wait_status(1)
+    upward.wait("READY=1")
+    for _ in range(3):
+        upward.wait("WATCHDOG=1")
+    assert daemon.ask("env WATCHDOG_USEC") == "-"
+    daemon.script.signal(SIGTERM)
+    assert "EXTEND_TIMEOUT_USEC=" in upward.wait("STOPPING=1")
+    assert daemon.script.wait() == 0
+
+
 def test_systemd_hears_that_it_goes_on_after_a_failed_change(launch: Launch, upward: Upward) -> None:
     """While the next generation fails, the old one serves; ready again is said when there is a new one."""
     daemon = launch("--path=SOCK", words=["fail=2,3"], env={"NOTIFY_SOCKET": upward.address})

@@ -20,6 +20,7 @@ from ..manager.parts import PoolPart
 from ..manager.procmanager import ProcManager
 from ..sockets.listener import Listener
 from .messages import story
+from .watch import Watch
 from .web import Web
 
 __all__ = ["STARTING", "Application", "Hosting", "Place", "host"]
@@ -91,6 +92,10 @@ class Hosting(PoolPart):
     def needs_new_manager(self) -> bool:  # type: ignore[override]
         return self._is_outdated()
 
+    def show_at_once(self) -> None:
+        """Keep no line back."""
+        self._kept, self.next_at = None, FOREVER
+
     def begin(self, half: ManagerHalf) -> None:
         self._half = half
         if self._application.preload:
@@ -138,11 +143,12 @@ def host(
     reload: str = ROLLING,
     is_outdated: Callable[[], bool] = lambda: False,
     parts: Iterable[PoolPart] = (),
+    watch: bool = False,
 ) -> int:
     """Serve `application` until told to stop. `settings` are for the constructor of `base`, `limits` for the server; `on_ready` is
     called in the manager with the URL, None without a web server, once the first worker is ready. `reload`: what HUP does.
-    is_outdated: whether a worker that this manager forks would have old code. parts: more of the manager's loop. Raises
-    ProcManagerError."""
+    `watch`: a change of a Python file does it as well. is_outdated: whether a worker that this manager forks would have old code.
+    parts: more of the manager's loop. Raises ProcManagerError."""
     manager = _make(base, settings)
     manager.reload = reload  # not by the constructor: one of a subclass may not know it
     web = _open_web(manager, place)
@@ -152,6 +158,9 @@ def host(
     hosting = Hosting(manager, application, greet, is_outdated)
     for part in (hosting, *parts):
         manager.attend(part)
+    if watch:
+        hosting.show_at_once()  # who edits reads it, and the pool goes on after a mistake
+        manager.attend(Watch(manager))
     if manager.n_processes == 0:
         application.load()
     try:

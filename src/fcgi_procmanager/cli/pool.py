@@ -101,7 +101,7 @@ class Pool:
             return {}
         titles: dict[psutil.Process, str] = {}
         for child in children:
-            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+            with contextlib.suppress(psutil.NoSuchProcess):
                 if child.status() != psutil.STATUS_ZOMBIE and (self._of_programs or _is_worker(child, program)):
                     titles[child] = _title(child)
         self._titles_tell = self._titles_tell or any(_settled(own, title) for own in titles.values())
@@ -123,8 +123,10 @@ def _keeps_programs(pid: int) -> bool:
 
 
 def _is_worker(child: psutil.Process, program: str | None) -> bool:
-    """And no program, canary or web server, which have sessions of their own."""
-    return _program(child) == program and os.getsid(child.pid) != child.pid
+    """And no program, canary, watcher or web server, which have sessions of their own."""
+    with contextlib.suppress(ProcessLookupError):
+        return _program(child) == program and os.getsid(child.pid) != child.pid
+    return False
 
 
 def _title_of(pid: int) -> str:

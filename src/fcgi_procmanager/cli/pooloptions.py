@@ -23,6 +23,7 @@ def add_pool_options(parser: argparse.ArgumentParser, workers: str) -> None:
     add("--take-over", action="store_true", help="take the socket file even from a living server, which may then stop")
     add("--pidfile", metavar="FILE", help="PID file, for 'stop' and 'reload'")
     add("--die-timeout", type=seconds, metavar="SECONDS", help="time to finish when told to stop; 0 for no limit")
+    add("--drain-delay", type=seconds, metavar="SECONDS", help="serve on for so long when told to stop (default: 0)")
     limit = "time to finish at a reload; without it there is no limit"
     add("--reload-timeout", type=seconds, metavar="SECONDS", help=limit)
     limit = "time to become ready at a reload; 0 for no limit (default: 60)"
@@ -43,6 +44,7 @@ def pool_settings(options: Options, **more: Any) -> dict[str, Any]:
         "pidfile": None if options.pidfile is None else os.path.abspath(options.pidfile),
         "die_timeout": options.die_timeout,
         "boot_timeout": options.boot_timeout,
+        "drain_delay": options.drain_delay,
         "reload_slice": options.reload_slice,
         "reload_timeout": options.reload_timeout,
         "start_delay": options.start_delay,

@@ -20,6 +20,7 @@ from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, load_class, search_here
 from .pooloptions import absolute_address, add_pool_options, pool_settings
 from .touch import Touch
+from .watch import RELOAD_TIMEOUT, check_library
 
 __all__ = ["add"]
 
@@ -57,12 +58,16 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     add("--process-name", metavar="TITLE", help="title of a worker in ps")
     add_pool_options(parser, "workers")
     add("--touch", metavar="FILE", help="do what USR2 does whenever this file changes")
+    add("--watch", action="store_true", help="for development: reload when a Python file here, or below, changes")
     add("--reload-mode", choices=(ROLLING, PLAIN), default=ROLLING, help=_RELOAD_MODE)
 
 
 def run(options: Options) -> int:
     place = _place(options)
     settings = pool_settings(options, n_processes=options.processes, process_name=options.process_name)
+    if options.watch:
+        _check_watch(options)
+        settings.setdefault("reload_timeout", RELOAD_TIMEOUT)
     touched = None if options.touch is None else os.path.abspath(options.touch)
     deployed = Deployed(options.chdir or "")
     _change_directory(options.chdir)
@@ -85,7 +90,14 @@ def run(options: Options) -> int:
         reload=options.reload_mode,
         is_outdated=lambda: in_manager or deployed.is_replaced,
         parts=parts,
+        watch=options.watch,
     )
+
+
+def _check_watch(options: Options) -> None:
+    if options.processes == 0:
+        raise ConfigError("--watch needs a worker process: give -n 1 or more")
+    check_library()
 
 
 def _greet(manager: ProcManager, url: str | None) -> None:

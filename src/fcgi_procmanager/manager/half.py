@@ -31,6 +31,8 @@ from ..events.readiness import Readiness
 from ..ipc.channel import Channel
 from ..system import fastexit, signals
 from ..system.pidfile import PidFile
+from .condition import Condition
+from .drain import Drain
 from .handover import Handover
 from .parts import PoolPart
 from .renewal import Renewal
@@ -57,10 +59,11 @@ class ManagerHalf:
         self.workers = manager._make_workers(self)
         self.reports = Reports(self.channel, self._heard)
         self.renewal = Renewal(manager, self)
-        self.readiness = Readiness(self._complete)
+        self.readiness = Readiness(Condition(manager, self))
+        self.drain = Drain(manager, self)
         self.attending = tuple(parts)  # those that somebody has added
-        own = (self.inbox, self.reports, self.workers, self.renewal, self.readiness)
-        self.loop = Loop(self._signals, (*own, *self.attending))
+        ours = (self.inbox, self.reports, self.workers, self.renewal, self.readiness, self.drain)
+        self.loop = Loop(self._signals, (*ours, *self.attending))
         self.reaper = Reaper(
             self.registry, manager.notify, self._ended, self.reports.hear, whole_trees=self.workers.are_programs
         )
@@ -122,6 +125,7 @@ class ManagerHalf:
         """The one loop, until a stop is over. In a new worker it ends at once: there the public object has dropped us."""
         while self._is_kept and not self.over:
             self._act_on_signals()
+            self.drain.end_in_time()
             self._give_up_if_hopeless()
             if self.running:
                 self._keep_pool()
@@ -156,7 +160,7 @@ class ManagerHalf:
 
     def drop(self) -> Channel:
         """In a new worker, signals held: let go of what is the manager's. Returns the channel to it."""
-        self.readiness.close()
+        self.readiness.drop()
         for part in self.attending:
             part.forked()
         self.channel.keep_worker_ends()
@@ -212,19 +216,23 @@ class ManagerHalf:
         self.inbox.turn(monotonic())
         while self.inbox.names:
             name = self.inbox.names.pop(0)
-            if self.running:
-                self._manager.manager_sig_handler(name)
-            else:
+            if not self.running:
                 self._insist(name)
+            elif self.drain.under_way:
+                self.drain.hear(name)
+            else:
+                self._manager.manager_sig_handler(name)
 
     def _give_up_if_hopeless(self) -> None:
-        if not self.running:
+        if not self.running or not self.workers.hopeless:
             return
-        if self.workers.refusal is not None:
-            self._manager.exit(self.workers.refusal, exits.USAGE)
-        if self.workers.respawn.hopeless:
-            attempts = self.workers.respawn.failures
-            self._manager.die(f"no server ever became ready in {attempts} attempts", exits.FAILED)
+        why = self.workers.refusal or f"no server ever became ready in {self.workers.respawn.failures} attempts"
+        if any(part.holds_on(why) for part in self.attending):
+            self.workers.rest()
+        elif self.workers.refusal is not None:
+            self._manager.exit(why, exits.USAGE)
+        else:
+            self._manager.die(why, exits.FAILED)
 
     def _keep_pool(self) -> None:
         if self._manager.n_processes <= 0:
@@ -234,17 +242,14 @@ class ManagerHalf:
         self.workers.fill()
 
     def reload(self) -> None:
-        """Replace every worker that is there."""
+        """Replace every worker that is there, unless the pool is about to end."""
+        if self.drain.under_way:
+            return
         if any(part.needs_new_manager for part in self.attending):
             self.renewal.ask()
             return
         self.workers.reload()
         self.readiness.reloading()
-
-    def _complete(self) -> bool:
-        if self.renewal.in_progress:
-            return False
-        return self.running and (self._manager.no_signals or self.workers.complete)
 
     # -- from one image to the next -----------------------------------------------------------------------------------
 
@@ -327,7 +332,7 @@ class ManagerHalf:
         """Ask everybody to leave, and run the loop until they are gone. The parts hear of it first."""
         if self.running:
             self.life.on(ManagerEvent.STOP)
-            self._stop = Stop(monotonic())
+            self._stop = Stop(monotonic(), self.drain.asked_at)
             self._killed_before_stop = self.reaper.killed  # in a reload, which says nothing about the stop
             for part in self.parts:
                 part.stop()

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 class PoolPart(Part):
     """What `ProcManager.attend` takes. What it does not need, it leaves as it is here.
 
-    starting_suffix: added to the title of a worker that is not ready yet. needs_new_manager: the manager has loaded what a reload is
-    to replace, so that it has to execute itself.
+    starting_suffix: added to the title of a worker that is not ready yet. traces: why a worker cannot serve is told with the
+    traceback at the start too, not only in a reload. needs_new_manager: the manager has loaded what a reload is to replace, so that
+    it has to execute itself.
     """
 
     starting_suffix: str = ""
+    traces: bool = False
     needs_new_manager: bool = False
 
     def begin(self, half: ManagerHalf) -> None:
@@ -33,6 +35,11 @@ class PoolPart(Part):
 
     def keeps_back(self, message: str) -> bool:
         """Hear a line of the manager's log. True when it is not to be written now."""
+        return False
+
+    def holds_on(self, why: str) -> bool:
+        """Nobody has ever served, and trying again would not help. True when this part will ask for a reload: until then the
+        manager waits instead of ending."""
         return False
 
     def last_line(self, status: int) -> None:

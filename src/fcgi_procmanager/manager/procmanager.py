@@ -48,6 +48,7 @@ class ProcManager:
         the pool runs, it ends the pool gently.
     pidfile: path of a PID file, held and locked while the manager lives; None for none.
     die_timeout: seconds a worker gets to leave at a stop before it is killed; 0 for no limit.
+    drain_delay: seconds that the pool serves on after a TERM or INT, before the stop begins, while systemd is told already.
     reload: what HUP does. "plain": all workers leave, and each is replaced when it is gone. "rolling": new ones first, and an old one
         leaves when a new one is ready; a new one that fails before ends the reload, and the old ones go on.
     boot_timeout: seconds that a new worker gets to become ready in a rolling reload, and a canary; 0 for no limit.
@@ -66,6 +67,7 @@ class ProcManager:
     n_processes = checks.Parameter[int](checks.number, changed="_size_changed")
     pidfile = checks.Parameter[Union[str, "os.PathLike[str]", None]](checks.path)
     die_timeout = checks.Parameter[float](checks.seconds)
+    drain_delay = checks.Parameter[float](checks.seconds)
     reload = checks.Parameter[str](checks.reload_mode)
     boot_timeout = checks.Parameter[float](checks.seconds)
     reload_slice = checks.Parameter[int](checks.count)
@@ -82,6 +84,7 @@ class ProcManager:
         *,
         pidfile: str | os.PathLike[str] | None = None,
         die_timeout: float = 60,
+        drain_delay: float = 0,
         reload: str = PLAIN,
         boot_timeout: float = 60,
         reload_slice: int = 0,
@@ -95,6 +98,7 @@ class ProcManager:
         self.n_processes = checks.count("n_processes", n_processes)
         self.pidfile = pidfile
         self.die_timeout = die_timeout
+        self.drain_delay = drain_delay
         self.reload = reload
         self.boot_timeout = boot_timeout
         self.reload_slice = reload_slice
@@ -428,7 +432,8 @@ class ProcManager:
         fastexit.prepare()
         atexit.register(self._say_why)
         signals.unblock(mask)
-        self._boot(half.attending, traced=half.workers.generation > 0)
+        traced = half.workers.generation > 0 or any(part.traces for part in half.attending)
+        self._boot(half.attending, traced)
 
     def _boot(self, parts: tuple[PoolPart, ...], traced: bool) -> None:
         """traced: in a reload the log has the whole story; at the start it is one line."""
@@ -489,6 +494,8 @@ class ProcManager:
 
     def _on_stop(self, name: str) -> None:
         self.notify(f"received signal {name}")
+        if self._half is not None and self._half.drain.begin(name):
+            return
         self.die(f"safe exit from signal {name}")
 
     def _on_quit(self, name: str) -> None:

@@ -29,7 +29,8 @@ _NOTICE_EVERY = 1.0  # seconds between two lines that say that workers die too f
 
 
 class Workers(Part):
-    """generation: how many reloads have been asked for. refusal: why no worker can serve, if one has said so."""
+    """generation: how many reloads have been asked for. refusal: why no worker can serve, if one has said so. reload_failure: why
+    the last reload failed, empty if it did not; the manager's title says it too."""
 
     kind = WORKER
     are_programs = False  # which know nothing of us, and cannot end what they have started once they are killed
@@ -42,8 +43,9 @@ class Workers(Part):
         self.generation = 0
         self.refusal: str | None = None
         self._reloading = False  # some of an older generation have not been asked to leave yet
+        self.reload_failure = ""
+        self._resting = False  # nobody can serve: none is started until a reload is asked for
         self._attempts = 0  # reloads, those that failed before they began as well
-        self._reload_failed = False  # the last one: the manager's title says why
         self._late: set[int] = set()  # killed because they were not ready in time
         self._are_adopted = False  # those of the older generation: this manager has executed itself
         self._refusals: dict[int, str] = {}  # by pid: why a new one cannot serve, in a reload
@@ -55,6 +57,8 @@ class Workers(Part):
     @property
     def missing(self) -> int:
         """Workers to fork. In a plain pool one that is leaving still holds its place: it is replaced when it is gone."""
+        if self._resting:
+            return 0
         if not self._rolls:
             return self._manager.n_processes - len(self.children)
         if self._reloading:
@@ -81,18 +85,25 @@ class Workers(Part):
         workers = self.children
         return not workers.leaving and workers.ready >= self._manager.n_processes and not self._reloading
 
+    @property
+    def replaced(self) -> int:
+        """Those who are ready, of the newest generation."""
+        staying = self.children.staying.values()
+        return sum(child.generation == self.generation and child.ready_at < FOREVER for child in staying)
+
     def reload(self) -> None:
         """Replace everybody who is there."""
         self.forget_failure()
         self._attempts += 1
         self.generation += 1
         self._reloading = True
+        self._resting = False
         self.respawn.reload()
 
     def forget_failure(self) -> None:
         """Of the last reload: there is another one."""
-        if self._reload_failed:
-            self._reload_failed = False
+        if self.reload_failure:
+            self.reload_failure = ""
             self._manager.change_process_name()
 
     def refuse_reload(self, reason: str) -> None:
@@ -100,6 +111,14 @@ class Workers(Part):
         self._attempts += 1
         self._are_adopted = self._are_adopted and self._reloading
         self._tell_failed(reason, len(self.children.staying))
+
+    def rest(self) -> None:
+        """Nobody can serve: start none until a reload is asked for. Those who are there would say so as well."""
+        self._resting = True
+        self._reloading = False
+        self.refusal = None
+        self.respawn.reload()
+        self.retire(list(self.children.staying.values()), self._manager.die_timeout)
 
     # -- the manager executes itself ----------------------------------------------------------------------------------
 
@@ -225,8 +244,12 @@ class Workers(Part):
     def _refused(self, text: str, child: Child | None) -> None:
         """A worker says that it cannot serve. Fatal only while nobody has been ready or, of what it finds out when it was
         ready (no listener), while nobody has served: later the pool serves on."""
+        if self._resting:
+            return
         was_ready = child is not None and child.ready_at < FOREVER
-        starting = self._half.life.state is ManagerState.STARTING
+        # What an older generation cannot do says nothing of the code that has been reloaded since.
+        is_old = child is not None and child.generation < self.generation
+        starting = self._half.life.state is ManagerState.STARTING and not is_old
         if starting or (self._half.running and was_ready and not self._ever_served):
             self.refusal = self.refusal or text
         elif child is not None and self._fails_reload(child):
@@ -281,7 +304,7 @@ class Workers(Part):
         self.retire(unready, self._manager.die_timeout)
 
     def _tell_failed(self, reason: str, old: int) -> None:
-        self._reload_failed = True
+        self.reload_failure = reason
         self._manager.notify(f"reload failed: {reason}; {old} old servers go on")
         # In the title, where `reload` and whoever looks finds it.
         set_title(f"{self._manager.manager_process_name} (reload {self._attempts} failed: {reason})")

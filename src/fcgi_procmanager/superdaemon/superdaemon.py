@@ -20,7 +20,7 @@ from ..children.stop import Stop
 from ..errors import PidFileError
 from ..events.inbox import Inbox
 from ..events.loop import Loop
-from ..events.readiness import Readiness
+from ..events.readiness import Readiness, Subject
 from ..sockets.listener import Listener
 from ..system import signals
 from ..system.detach import Detached
@@ -62,7 +62,7 @@ class Superdaemon:
         self._log_file = LogFile(options.log_file, registry)
         self._generations = Generations(options, registry, self._environment, self._status, self._program, log.write)
         self._inbox = Inbox(self._signals, self._child_ended)
-        self._readiness = Readiness(lambda: self._generations.complete)
+        self._readiness = Readiness(_Condition(self))
         # The generations come before readiness: it tells what has become of them in the same turn.
         self._loop = Loop(self._signals, (self._inbox, self._log_file, self._generations, self._readiness))
         self._reaper = Reaper(registry, _say_nothing, self._ended, _hear_nothing, whole_trees=True)
@@ -236,6 +236,17 @@ class Superdaemon:
             self._given_up = True
             self._begin_stop()
             self._force()
+
+
+class _Condition(Subject):
+    """For the one who started us. A generation that fails is tried again; starting us anew would not help."""
+
+    def __init__(self, superdaemon: Superdaemon) -> None:
+        self._superdaemon = superdaemon
+
+    @property
+    def complete(self) -> bool:
+        return self._superdaemon._generations.complete
 
 
 _ON_SIGNAL = {
