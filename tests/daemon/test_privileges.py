@@ -104,9 +104,9 @@ def test_somebody_else_is_refused_without_root(run_script: Run) -> None:
         from fcgi_procmanager.system import privileges
         from harness.inside import say
         os.setgid(54322), os.setuid(54321)
-        for user, group in (("root", None), (None, "0")):
+        for option, user, group in (("--user", "root", None), ("--group", None, "0")):
             try:
-                privileges.find(user, group)
+                privileges.check_possible(privileges.find(user, group), option)
             except ConfigError as error:
                 say(error)
     """)

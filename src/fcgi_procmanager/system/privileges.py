@@ -14,10 +14,9 @@ from typing import NamedTuple
 
 from ..errors import ConfigError
 
-__all__ = ["Identity", "drop", "find"]
+__all__ = ["Identity", "check_possible", "drop", "find"]
 
 _HIGHEST = 2**32 - 2  # of a uid_t; the one above means "leave it as it is"
-_NOT_ROOT = "needs root: start this as root, or leave the option out"
 
 
 class Identity(NamedTuple):
@@ -34,17 +33,19 @@ class Identity(NamedTuple):
         return self.uid in (None, os.geteuid()) and self.gid == os.getegid()
 
 
-def find(user: str | int | None, group: str | int | None, option: str = "--user") -> Identity | None:
+def find(user: str | int | None, group: str | int | None) -> Identity | None:
     """Whom these name: accounts by name or by number; None for nobody. Without a group, the one of the user's account. Raises
-    ConfigError when there is no such account, or this process may not become it. option: by what name a person chooses."""
+    ConfigError when there is no such account."""
     gid = None if group is None else _group(str(group))
-    if user is None:
-        found = None if gid is None else Identity(None, gid)
-    else:
-        found = _user(str(user), gid)
-    if found is not None and not found.is_ours and os.geteuid() != 0:
-        raise ConfigError(f"{option if user is not None else '--group'} {_NOT_ROOT}")
-    return found
+    if user is not None:
+        return _user(str(user), gid)
+    return None if gid is None else Identity(None, gid)
+
+
+def check_possible(identity: Identity, option: str) -> None:
+    """Raises ConfigError when this process may not become that user. option: by what name a person chooses."""
+    if not identity.is_ours and os.geteuid() != 0:
+        raise ConfigError(f"{option} needs root: start this as root, or leave the option out")
 
 
 def drop(identity: Identity) -> None:
@@ -56,7 +57,7 @@ def drop(identity: Identity) -> None:
     except OSError as error:
         who = identity.name or identity.uid
         raise ConfigError(f"user {who}, group {identity.gid}: the system refuses: {error.strerror}") from None
-    _check(identity)
+    _check_final(identity)
     if identity.name:
         os.environ.update(HOME=identity.home, USER=identity.name, LOGNAME=identity.name)
 
@@ -72,7 +73,7 @@ def _become(identity: Identity) -> None:
         os.setuid(identity.uid)
 
 
-def _check(identity: Identity) -> None:
+def _check_final(identity: Identity) -> None:
     """That there is no way back, asked of the system: a set-user-ID left over would be one."""
     if hasattr(os, "getresuid"):
         users, groups = set(os.getresuid()), set(os.getresgid())
