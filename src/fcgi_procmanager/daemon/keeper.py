@@ -99,7 +99,7 @@ class Keeper:
             self._act_on_signals()
             if self._handover.is_over:
                 return self._left_to_successor()
-            if self._stop is not None and not len(self._registry):
+            if self._stop is not None and self._is_alone:
                 return exits.FAILED if self._reaper.killed else exits.OK
             if self.supervised.is_due(monotonic()) and not self.supervised.start(self._owner.become_supervised):
                 return None
@@ -110,6 +110,10 @@ class Keeper:
             # The parts have not had a turn since somebody has ended: one may have waited for just that.
             if not reaped and before == len(self._registry):
                 self._loop.sleep(min(self._loop.next_at, self._reaper.next_at))
+
+    @property
+    def _is_alone(self) -> bool:
+        return not len(self._registry) and not (self._takeover is not None and self._takeover.is_held)
 
     def _leave_nothing(self) -> None:
         self._reaper.kill_everybody()

@@ -60,6 +60,11 @@ class TakeOver(Part):
     def is_over(self) -> bool:
         return self._stage is Stage.OVER
 
+    @property
+    def is_held(self) -> bool:
+        """Whose the place is, is known in a moment."""
+        return self._stage is Stage.HELD
+
     def ask(self) -> None:
         """What we supervise is ready."""
         if self._stage is Stage.TRIED:
@@ -82,9 +87,9 @@ class TakeOver(Part):
 
     def _hold(self) -> None:
         """Raises PidFileError: then we end, and the predecessor goes on."""
+        self._enter(Stage.HELD, _PATIENCE)
         if self._pid_file is not None:
             self._pid_file.succeed()
-        self._enter(Stage.HELD, _PATIENCE)
         self._line.say("done")
 
     def _alone(self, now: float) -> None:
@@ -132,4 +137,7 @@ class TakeOver(Part):
         self.close()
 
     def close(self) -> None:
+        """Whoever still has the place keeps the PID file: it is not to be removed for our sake."""
+        if self._stage is not Stage.OVER and self._pid_file is not None:
+            self._pid_file.abandon()
         self._line.close()

@@ -113,9 +113,14 @@ class PidFile:
 
     def take_back(self) -> None:
         """Manager: the successor is gone, and may have put its number there. Raises PidFileError when somebody else has it."""
-        if self._descriptor is not None:
-            self._lock_patiently(self._descriptor)
-            _put_number(self._descriptor)
+        if self._descriptor is None:
+            return
+        if not os.path.lexists(self.path):
+            self.abandon()
+            self.acquire()
+            return
+        self._lock_patiently(self._descriptor)
+        _put_number(self._descriptor)
 
     def succeed(self) -> None:
         """A successor: put our number into the file that its predecessor has lent, which may lie where we can make no other.
