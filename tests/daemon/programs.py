@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import sysconfig
 import textwrap
 from pathlib import Path
 
+import pytest
+
+import fcgi_procmanager
 from fcgi_procmanager.system.pidfile import read_pid
-from harness.process import Script, alive, children, wait_until
+from harness.process import TESTS, Script, alive, children, wait_until
 
 _SUPERVISOR = """
 import os, signal, sys, threading, time
@@ -68,3 +74,22 @@ def holder(pid_file: Path) -> int:
 def only_child(pid: int) -> int:
     """The one child of a process, once there is exactly one."""
     return wait_until(lambda: found[0] if len(found := children(pid)) == 1 else 0, 20, f"one child of {pid}")
+
+
+def readable_python() -> tuple[str, dict[str, str]]:
+    """An interpreter that any user can run, with the environment in which it finds what this one finds; or the test is skipped."""
+    found = os.environ.get("PYTHONPATH", "")
+    if _is_open(os.path.realpath(sys.executable)):
+        return sys.executable, {}
+    other = f"/usr/bin/python{sys.version_info[0]}.{sys.version_info[1]}"
+    source = Path(fcgi_procmanager.__file__).parents[1]
+    paths = [str(TESTS), str(source), *filter(None, found.split(os.pathsep)), sysconfig.get_path("purelib")]
+    if not os.path.exists(other) or not all(map(_is_open, paths)):
+        pytest.skip("this Python can be run by its owner only, and there is no other")
+    return other, {"PYTHONPATH": os.pathsep.join(paths)}
+
+
+def _is_open(path: str) -> bool:
+    """Everybody may go there, and read it."""
+    here = Path(path)
+    return all(folder.stat().st_mode & 0o001 for folder in here.parents) and bool(here.stat().st_mode & 0o004)
