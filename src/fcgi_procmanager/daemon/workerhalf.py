@@ -35,7 +35,8 @@ class WorkerHalf:
 
     def watch(self) -> None:
         """From now on. Rejected: a thread that waits, since an application that forks may have none; PR_SET_PDEATHSIG, which is
-        Linux's only, and another thread of the parent sets off."""
+        Linux's only, and another thread of the parent sets off. What remains: a signal that comes in the moment in which the process
+        enters a wait of its own is acted on after that wait (PEP 475), and nobody is left to repeat it."""
         assert self._ends is not None
         lifeline = self._ends.lifeline
         signal.signal(signal.SIGIO, self._look)
