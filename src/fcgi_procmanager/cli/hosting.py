@@ -50,13 +50,15 @@ class Application:
 @dataclass
 class Place:
     """Where to serve. No address at all means what systemd or a FastCGI spawner handed over, or with `web` a private
-    socket."""
+    socket. listeners, web_listener: what is bound already."""
 
     addresses: list[str] = field(default_factory=list)
     mode: int | None = None
     owner: str | None = None
     web: str | None = None
     take_over: bool = False
+    listeners: list[Listener] = field(default_factory=list)
+    web_listener: Listener | None = None
 
 
 class Hosting(PoolPart):
@@ -121,12 +123,16 @@ def host(
     on_ready: Callable[[ProcManager, str | None], None] | None = None,
     limits: dict[str, int] | None = None,
     reload: str = ROLLING,
+    prepare: Callable[[ProcManager], None] | None = None,
 ) -> int:
     """Serve `application` until told to stop. `settings` are for the constructor of `base`, `limits` for the server; `on_ready` is
     called in the manager with the URL, None without a web server, once the first worker is ready. `reload`: what HUP does.
+    `prepare`: called with the manager when it is made.
     Raises ProcManagerError."""
     manager = _make(base, settings)
     manager.reload = reload  # not by the constructor: one of a subclass may not know it
+    if prepare is not None:
+        prepare(manager)
     web = _open_web(manager, place)
     url = web.url if web is not None else None
     hosting = Hosting(manager, application, (lambda: on_ready(manager, url)) if on_ready is not None else None)
@@ -166,8 +172,8 @@ def _open_web(manager: ProcManager, place: Place) -> Web | None:
     if place.web is None:
         _listen(manager, place)
         return None
-    web = Web(manager, place.web)
-    if not place.addresses:
+    web = Web(manager, place.web, place.web_listener)
+    if not (place.addresses or place.listeners):
         place.addresses.append(web.private_socket())
     web.target = _listen(manager, place)
     manager.attend(web)
@@ -176,6 +182,9 @@ def _open_web(manager: ProcManager, place: Place) -> Web | None:
 
 def _listen(manager: ProcManager, place: Place) -> Listener:
     """The first of the sockets that the manager now listens on."""
+    if place.listeners:
+        manager.add_listeners(place.listeners)
+        return manager.listeners[0]
     if place.addresses:
         for address in place.addresses:
             manager.listen(address, mode=place.mode, owner=place.owner, take_over=place.take_over)

@@ -17,6 +17,7 @@ from .arguments import Options, size, whole
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, load_class, search_here
 from .pooloptions import absolute_address, add_pool_options, pool_settings
+from .surroundings import Surroundings
 
 __all__ = ["add"]
 
@@ -34,7 +35,7 @@ ADDRESS is /path.sock, host:port, :port, [v6]:port or fd:N; without one, the soc
 superdaemon or a FastCGI spawner (descriptor 0) handed over.
 
 signals to the manager: TERM, INT stop gently; QUIT, or one of them more than a second later, stops at once;
-HUP replaces the workers; TTIN, TTOU add and take away a worker.
+HUP replaces the workers; TTIN, TTOU add and take away a worker; USR1 opens the log file anew.
 """
 
 
@@ -58,6 +59,12 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 def run(options: Options) -> int:
     place = _place(options)
     settings = pool_settings(options, n_processes=options.processes, process_name=options.process_name)
+    surroundings = Surroundings(options)
+    return surroundings.live(place, lambda: _live(options, place, settings, surroundings))
+
+
+def _live(options: Options, place: Place, settings: dict[str, Any], surroundings: Surroundings) -> int:
+    surroundings.enter(place, settings.get("pidfile") if options.processes else None)
     _change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()
@@ -66,7 +73,16 @@ def run(options: Options) -> int:
     if options.preload:
         application.load()
     limits = {} if options.body_limit is None else {"body_limit": options.body_limit}
-    return host(application, place, settings, base=base, on_ready=_greet, limits=limits, reload=options.reload_mode)
+    return host(
+        application,
+        place,
+        settings,
+        base=base,
+        on_ready=_greet,
+        limits=limits,
+        reload=options.reload_mode,
+        prepare=surroundings.prepare,
+    )
 
 
 def _greet(manager: ProcManager, url: str | None) -> None:

@@ -90,6 +90,11 @@ class ManagerHalf:
         fastexit.remember_open_files()
         gc.freeze()  # what is there now is never collected, so the workers' copies of these pages stay shared
 
+    def hear(self, name: str) -> None:
+        """For a part, when it begins: this signal is ours as well."""
+        if not self._manager.no_signals:
+            self._signals.install((name,))
+
     def run(self) -> None:
         """The one loop, until a stop is over. In a new worker it ends at once: there the public object has dropped us."""
         while self._is_kept and not self.over:

@@ -152,10 +152,14 @@ class ProcManager:
             found = systemd_listeners() or superdaemon_listeners() or [inherit(0)]
         else:
             found = [bind(parse_address(address), backlog=backlog, mode=mode, owner=owner, take_over=take_over)]
+        self.add_listeners(found)
+        return found[0]
+
+    def add_listeners(self, found: list[Listener]) -> None:
+        """The same for what this process has bound by itself."""
         if not self.listeners:
             atexit.register(self._remove_listeners)  # for a process that never comes to manage()
         self.listeners += found
-        return found[0]
 
     def accept(self, listener: Listener | socket.socket) -> tuple[socket.socket, Any] | None:
         """Worker: the next (connection, address), or None once this worker should leave. No signal is lost between the
@@ -368,6 +372,10 @@ class ProcManager:
         if self._half is not None:
             self._half.look()
 
+    def add_pid_file(self, pidfile: PidFile) -> None:
+        """Manager, before `manage()`: one that this process has acquired by itself, as root for example."""
+        self._pidfiles[pidfile.path] = pidfile
+
     def _hold(self, pidfile: PidFile) -> None:
         if pidfile.path not in self._pidfiles:
             pidfile.acquire()
@@ -480,6 +488,10 @@ class ProcManager:
         if self._half is not None:
             self._half.reload()
 
+    def _on_reopen(self, name: str) -> None:
+        for part in self._half.attending if self._half is not None else ():
+            part.reopen()
+
     def _on_more(self, name: str) -> None:
         self.n_processes += 1
         self.notify(f"received signal {name}: {self.n_processes} servers")
@@ -493,6 +505,7 @@ class ProcManager:
         "INT": _on_stop,
         "QUIT": _on_quit,
         "HUP": _on_reload,
+        "USR1": _on_reopen,
         "TTIN": _on_more,
         "TTOU": _on_fewer,
     }

@@ -19,6 +19,7 @@ from ..children.registry import WORKER, Child, Registry
 from ..children.stop import Stop
 from ..errors import PidFileError
 from ..events.inbox import Inbox
+from ..events.logfile import LogFile
 from ..events.loop import Loop
 from ..events.readiness import Readiness
 from ..sockets.listener import Listener
@@ -28,7 +29,6 @@ from ..system.pidfile import PidFile, UnusablePidFile
 from ..system.signals import Signals
 from .environment import Environment
 from .generations import Generations
-from .logfile import LogFile
 from .options import Options
 from .sockets import Sockets
 from .statusfile import StatusFile
