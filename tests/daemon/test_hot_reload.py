@@ -82,7 +82,7 @@ def test_the_old_process_gets_the_time_that_it_needs(
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     changes = f"""
-    hot_reload_timeout = 0.5
+    hot_reload_timeout = 3
     def supervised_shutdown(self):
         say("shutdown", os.getpid())
         if self.generation == 1:
@@ -93,7 +93,7 @@ def test_the_old_process_gets_the_time_that_it_needs(
     reload(script)
     words(script, "process")
     words(script, "shutdown")
-    time.sleep(1)  # longer than the new one would have had to become ready: it has become so
+    time.sleep(3.2)  # longer than the new one would have had to become ready: it has become so
     assert alive(old)
     assert holder(pid_file) == script.pid
     gate.write_text("go")
@@ -275,7 +275,7 @@ def test_a_new_generation_that_cannot_be_executed(start: Callable[..., Script], 
 def test_one_that_never_says_that_it_is_ready_is_given_up_after_the_time_limit(
     start: Callable[..., Script], pid_file: Path
 ) -> None:
-    script = start("hot_reload_timeout = 0.5")
+    script = start("hot_reload_timeout = 3")
     old = serving(script)
     silent = 'def supervised_process(self): say("silent", os.getpid()); time.sleep(1000)'
     replace(script, supervisor(silent))
@@ -285,7 +285,7 @@ def test_one_that_never_says_that_it_is_ready_is_given_up_after_the_time_limit(
     reload(script)
     script.wait_log("Received USR2, but hot reload is already in progress")
     script.wait_log("Hot reloading timed out, cancelling: the old generation goes on")
-    assert time.monotonic() - asked >= 0.5
+    assert time.monotonic() - asked >= 3
     assert words(script, "shutdown") == [str(pid)]
     assert_goes_on(script, pid_file, old)
 
@@ -293,7 +293,7 @@ def test_one_that_never_says_that_it_is_ready_is_given_up_after_the_time_limit(
 def test_one_that_hangs_at_import_is_given_up_after_the_time_limit(
     start: Callable[..., Script], pid_file: Path
 ) -> None:
-    script = start("hot_reload_timeout = 0.5")
+    script = start("hot_reload_timeout = 3")
     old = serving(script)
     replace(script, "import time; time.sleep(1000)\n")
     reload(script)
@@ -304,7 +304,7 @@ def test_one_that_hangs_at_import_is_given_up_after_the_time_limit(
 def test_one_whose_process_keeps_dying_is_given_up_after_the_time_limit(
     start: Callable[..., Script], pid_file: Path
 ) -> None:
-    script = start("hot_reload_timeout = 0.5")
+    script = start("hot_reload_timeout = 3")
     old = serving(script)
     replace(
         script, supervisor('def supervised_process(self): raise ValueError("new")\ndef supervised_shutdown(self): pass')
@@ -393,7 +393,7 @@ def test_a_new_supervisor_that_fails_with_the_pid_file_in_its_hands(
     start: Callable[..., Script], pid_file: Path, where: str, deed: str
 ) -> None:
     """Whether it has put its number there or not, the old one has the file again, and starts its process again."""
-    script = start("hot_reload_timeout = 1")
+    script = start("hot_reload_timeout = 3")
     serving(script)
     before = "import os, signal, time\n" + HALF_WAY.format(**{"early": "pass", "late": "pass", where: deed})
     replace(script, supervisor(before=before))
