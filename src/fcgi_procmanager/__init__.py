@@ -6,6 +6,8 @@ flup is not needed by all.
 
 TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than `starter`
 if TYPE_CHECKING:
+    from .daemon.daemon import Daemon
+    from .daemon.supervisor import Supervisor
     from .errors import BootError, ConfigError, ControlError, ListenError, PidFileError, ProcManagerError, ProtocolError
     from .fastcgi import FastCGI, WSGIServer, adopt
     from .manager.procmanager import ProcManager
@@ -16,12 +18,14 @@ __all__ = [
     "BootError",
     "ConfigError",
     "ControlError",
+    "Daemon",
     "FastCGI",
     "ListenError",
     "PidFileError",
     "ProcManager",
     "ProcManagerError",
     "ProtocolError",
+    "Supervisor",
     "WSGIServer",
     "adopt",
 ]
@@ -34,6 +38,10 @@ def __getattr__(name: str) -> object:
         from . import fastcgi as module
     elif name == "ProcManager":
         from .manager import procmanager as module  # type: ignore[no-redef]
+    elif name == "Daemon":
+        from .daemon import daemon as module  # type: ignore[no-redef]
+    elif name == "Supervisor":
+        from .daemon import supervisor as module  # type: ignore[no-redef]
     else:
         from . import errors as module  # type: ignore[no-redef]
     found: object = getattr(module, name)

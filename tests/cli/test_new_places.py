@@ -184,3 +184,28 @@ def test_who_does_not_take_new_code_is_left_alone(deployed: Deployed, run_script
     assert script.workers() == [worker]
     script.kill()
     (deployed.place / "pid").unlink()
+
+
+def test_a_pool_in_the_background_executes_its_new_code(deployed: Deployed) -> None:
+    """It does not detach again: the process stays."""
+    deployed.install("r1")
+    log = deployed.place / "log"
+    options = ["--daemon", "--log-file", str(log), "--preload", "--chdir", "current"]
+    command = [*COMMAND, "serve", "app:app", "-n", "2", "--listen", deployed.socket, *options]
+    typed = deployed._run([*command, "--pidfile", str(deployed.place / "pid")], cwd=deployed.place)
+    assert typed.wait(60) == 0, typed.log()
+    pid = int((deployed.place / "pid").read_text())
+    assert deployed.ask() == "r1 -"
+    deployed.install("r2")
+    deployed.reload()
+    assert deployed.ask() == "r2 -"
+    assert int((deployed.place / "pid").read_text()) == pid
+    os.rename(log, log.with_suffix(".old"))
+    os.kill(pid, signal.SIGUSR1)
+    wait_until(log.exists, 20)
+    deployed.reload()
+    assert "executing the new code" in log.read_text()
+    stop = deployed._run([*COMMAND, "stop", "--pidfile", "pid"], cwd=deployed.place)
+    assert stop.wait(60) == 0, stop.log()
+    assert "dying: safe exit" in log.read_text()
+    assert not (deployed.place / "pid").exists()

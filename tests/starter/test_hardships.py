@@ -194,3 +194,38 @@ def test_wrong_types_are_named(words: dict[str, object], name: str) -> None:
 
     with pytest.raises(ConfigError, match=name):
         start_server(**{"exec": ["true"], **words})  # type: ignore[arg-type]
+
+
+def test_a_program_that_dies_between_the_look_for_the_dead_and_the_wait_is_noticed(
+    run_script: Callable[..., Script], tmp_path: Path
+) -> None:
+    """Nothing else happens: the end of the child is all that can wake the superdaemon."""
+    script = run_script(
+        """
+        import os, signal, sys
+        from fcgi_procmanager.children.reaper import Reaper
+        from fcgi_procmanager.starter import start_server
+
+        look, killed = Reaper.reap, []
+
+        def look_and_kill(self):
+            pid = look(self)
+            workers = self.registry.workers.everybody
+            if pid is None and workers and not killed and os.path.exists("now"):
+                killed.append(workers[0].pid)
+                os.kill(workers[0].pid, signal.SIGKILL)
+                os.waitid(os.P_PID, workers[0].pid, os.WEXITED | os.WNOWAIT)
+            return pid
+
+        Reaper.reap = look_and_kill
+        sys.exit(start_server(exec=["/bin/sleep", "1000"], port="127.0.0.1:0", interval=0.1))
+    """,
+        cwd=tmp_path,
+    )
+    script.wait_log("starting new worker")
+    script.signal(signal.SIGHUP)
+    script.wait_log(r"old worker \d+ died")  # all is quiet now
+    (tmp_path / "now").touch()
+    script.signal(signal.SIGUSR1)  # a look for the dead, and nothing to do
+    script.wait_log(r"worker \d+ died unexpectedly with status:9, restarting", timeout=10)
+    assert script.stop() == 0

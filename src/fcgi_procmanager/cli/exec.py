@@ -20,7 +20,9 @@ from ..manager.programs import Copies
 from ..sockets.listener import Listener
 from ..system.image import logical_directory
 from .arguments import Options, seconds, whole
+from .hosting import Place
 from .pooloptions import absolute_address, add_pool_options, pool_settings
+from .surroundings import Surroundings
 
 __all__ = ["add"]
 
@@ -37,7 +39,8 @@ A copy is sent the stop signal while it has no connection (Linux tells), so that
 gets it after 10 seconds all the same, unless --stop-when-idle is given: its peers may keep connections open.
 
 signals to the manager: TERM, INT stop gently; QUIT, or one of them more than a second later, stops at once;
-HUP replaces the copies, a quarter at a time, a new one first; TTIN, TTOU add and take away a copy.
+HUP replaces the copies, a quarter at a time, a new one first; TTIN, TTOU add and take away a copy; USR1 opens the log file anew,
+for copies that are started afterwards.
 """
 
 
@@ -83,11 +86,21 @@ def _timeout(text: str) -> float:
     return value
 
 
-def run(options: Options) -> NoReturn:
+def run(options: Options) -> int:
+    checks.signal_name("--stop-signal", options.stop_signal)
+    _count(options.processes)
+    place, program, surroundings = _place(options), _program(options), Surroundings(options, of_programs=True)
+    return surroundings.live(place, lambda: _live(options, place, program, surroundings))
+
+
+def _live(options: Options, place: Place, program: Program, surroundings: Surroundings) -> NoReturn:
     stop_signal = checks.signal_name("--stop-signal", options.stop_signal)
-    program = _program(options)
-    manager = ProgramManager(_count(options.processes), **pool_settings(options, reload=ROLLING))
-    listener = _listen(manager, options)
+    settings = pool_settings(options, reload=ROLLING)
+    surroundings.enter(place, settings.get("pidfile"))
+    manager = ProgramManager(_count(options.processes), **settings)
+    surroundings.prepare(manager)
+    listener = _listen(manager, place)
+    program = replace(program, environment={**program.environment, **surroundings.account})
     # A program that was not written for us waits in accept, which must block. The flag is shared with it.
     listener.socket.setblocking(True)
     manager.copies = Copies(
@@ -146,16 +159,21 @@ def _variable(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _listen(manager: ProgramManager, options: Options) -> Listener:
+def _place(options: Options) -> Place:
     if options.listen is not None:
-        return manager.listen(
-            absolute_address(options.listen),
-            mode=options.socket_mode,
-            owner=options.socket_owner,
-            take_over=options.take_over,
-        )
+        address = absolute_address(options.listen)
+        return Place([address], options.socket_mode, options.socket_owner, take_over=options.take_over)
     if options.take_over or options.socket_mode is not None or options.socket_owner is not None:
         raise ConfigError("--socket-mode, --socket-owner and --take-over are for a socket file: name it with --listen")
+    return Place()
+
+
+def _listen(manager: ProgramManager, place: Place) -> Listener:
+    if place.listeners:
+        manager.add_listeners(place.listeners)
+        return manager.listeners[0]
+    for address in place.addresses:
+        return manager.listen(address, mode=place.mode, owner=place.owner, take_over=place.take_over)
     try:
         return manager.listen()
     except ListenError:

@@ -53,13 +53,15 @@ class Application:
 @dataclass
 class Place:
     """Where to serve. No address at all means what systemd or a FastCGI spawner handed over, or with `web` a private
-    socket."""
+    socket. listeners, web_listener: what is bound already."""
 
     addresses: list[str] = field(default_factory=list)
     mode: int | None = None
     owner: str | None = None
     web: str | None = None
     take_over: bool = False
+    listeners: list[Listener] = field(default_factory=list)
+    web_listener: Listener | None = None
 
 
 class Hosting(PoolPart):
@@ -144,13 +146,16 @@ def host(
     is_outdated: Callable[[], bool] = lambda: False,
     parts: Iterable[PoolPart] = (),
     watch: bool = False,
+    prepare: Callable[[ProcManager], None] | None = None,
 ) -> int:
     """Serve `application` until told to stop. `settings` are for the constructor of `base`, `limits` for the server; `on_ready` is
     called in the manager with the URL, None without a web server, once the first worker is ready. `reload`: what HUP does.
     `watch`: a change of a Python file does it as well. is_outdated: whether a worker that this manager forks would have old code.
-    parts: more of the manager's loop. Raises ProcManagerError."""
+    parts: more of the manager's loop. prepare: called with the manager when it is made. Raises ProcManagerError."""
     manager = _make(base, settings)
     manager.reload = reload  # not by the constructor: one of a subclass may not know it
+    if prepare is not None:
+        prepare(manager)
     web = _open_web(manager, place)
     url = web.url if web is not None else None
     is_first = on_ready is not None and not handover.is_there()
@@ -196,8 +201,8 @@ def _open_web(manager: ProcManager, place: Place) -> Web | None:
     if place.web is None:
         _listen(manager, place)
         return None
-    web = Web(manager, place.web)
-    if not place.addresses:
+    web = Web(manager, place.web, place.web_listener)
+    if not (place.addresses or place.listeners):
         place.addresses.append(web.private_socket())
     web.target = _listen(manager, place)
     manager.attend(web)
@@ -206,6 +211,9 @@ def _open_web(manager: ProcManager, place: Place) -> Web | None:
 
 def _listen(manager: ProcManager, place: Place) -> Listener:
     """The first of the sockets that the manager now listens on."""
+    if place.listeners:
+        manager.add_listeners(place.listeners)
+        return manager.listeners[0]
     if place.addresses:
         for address in place.addresses:
             manager.listen(address, mode=place.mode, owner=place.owner, take_over=place.take_over)

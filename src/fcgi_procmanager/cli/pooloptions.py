@@ -35,6 +35,10 @@ def add_pool_options(parser: argparse.ArgumentParser, workers: str) -> None:
         help=f"{workers} that a rolling reload replaces at a time (default: a quarter)",
     )
     add("--start-delay", type=seconds, metavar="SECONDS", help=f"pause between two starts of {workers}")
+    add("--log-file", metavar="FILE", help="write there; USR1 to the manager opens it anew")
+    add("--daemon", action="store_true", help="go on in the background, once the first of them is ready")
+    add("--user", metavar="USER", help="user to run as, once all that needs root is open")
+    add("--group", metavar="GROUP", help="group to run as (default: the user's)")
     add("--manager-process-name", metavar="TITLE", help="title of the manager in ps")
 
 

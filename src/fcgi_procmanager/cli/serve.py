@@ -19,6 +19,7 @@ from .deployed import Deployed
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, load_class, search_here
 from .pooloptions import absolute_address, add_pool_options, pool_settings
+from .surroundings import Surroundings
 from .touch import Touch
 from .watch import RELOAD_TIMEOUT, check_library
 
@@ -39,7 +40,7 @@ ADDRESS is /path.sock, host:port, :port, [v6]:port or fd:N; without one, the soc
 superdaemon or a FastCGI spawner (descriptor 0) handed over.
 
 signals to the manager: TERM, INT stop gently; QUIT, or one of them more than a second later, stops at once;
-HUP replaces the workers; USR2 the manager's code as well; TTIN, TTOU add and take away a worker.
+HUP replaces the workers; USR2 the manager's code as well; TTIN, TTOU add and take away a worker; USR1 opens the log file anew.
 """
 
 
@@ -68,8 +69,14 @@ def run(options: Options) -> int:
     if options.watch:
         _check_watch(options)
         settings.setdefault("reload_timeout", RELOAD_TIMEOUT)
+    surroundings = Surroundings(options)
+    return surroundings.live(place, lambda: _live(options, place, settings, surroundings))
+
+
+def _live(options: Options, place: Place, settings: dict[str, Any], surroundings: Surroundings) -> int:
     touched = None if options.touch is None else os.path.abspath(options.touch)
     deployed = Deployed(options.chdir or "")
+    surroundings.enter(place, settings.get("pidfile") if options.processes else None)
     _change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()
@@ -91,6 +98,7 @@ def run(options: Options) -> int:
         is_outdated=lambda: in_manager or deployed.is_replaced,
         parts=parts,
         watch=options.watch,
+        prepare=surroundings.prepare,
     )
 
 

@@ -33,7 +33,7 @@ from ..sockets.listener import Listener
 from ..system.poll import any_readable
 from .caddy import configuration, find_caddy, program
 
-__all__ = ["PrivateDirectory", "Web"]
+__all__ = ["PrivateDirectory", "Web", "bind_web"]
 
 _YOUNG = 1.0  # seconds; one that ends sooner would end again
 _MARGIN = 1.0  # seconds for Caddy to end after its own grace period
@@ -45,17 +45,17 @@ class Web(PoolPart):
     kind = "web server"
     target: Listener
 
-    def __init__(self, manager: ProcManager, address: str) -> None:
-        """Bind the web address. Raises ConfigError and ListenError."""
+    def __init__(self, manager: ProcManager, address: str, bound: Listener | None = None) -> None:
+        """Bind the web address, unless that was done. Raises ConfigError and ListenError."""
         if manager.n_processes == 0:
             raise ConfigError("--web needs a worker process: give -n 1 or more")
         self._manager = manager
         self._binary = find_caddy()
-        where = addresses.parse_address(address)
-        if where.kind != "tcp":
-            raise ConfigError(f"--web {address!r} is not understood: give HOST:PORT, such as 127.0.0.1:8000")
         left = handover.part(self.kind)
-        self._listener = inherit(left["descriptors"][0]) if left else bind(where)
+        if bound is not None:
+            self._listener = bound
+        else:
+            self._listener = inherit(left["descriptors"][0]) if left else bind_web(address)
         self.url = _url(self._listener.socket)
         self._directory = PrivateDirectory(left["directory"] if left else "")
         self._half: ManagerHalf | None = None
@@ -139,6 +139,14 @@ class Web(PoolPart):
         # it is there. And what this worker has forked comes here as well.
         if os.getpid() == worker and any_readable(channel.lifeline):
             self._directory.remove_for_owner()
+
+
+def bind_web(address: str) -> Listener:
+    """Raises ConfigError and ListenError."""
+    where = addresses.parse_address(address)
+    if where.kind != "tcp":
+        raise ConfigError(f"--web {address!r} is not understood: give HOST:PORT, such as 127.0.0.1:8000")
+    return bind(where)
 
 
 class PrivateDirectory:

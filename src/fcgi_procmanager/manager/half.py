@@ -93,8 +93,6 @@ class ManagerHalf:
         manager = self._manager
         if not manager.no_signals:
             self._signals.install(signals.MANAGER_SIGNALS)
-        if self._left is not None:
-            self._signals.let_in(self._left.mask)
         self._prepare(manager.write_pid_file)
         manager.change_process_name()
         self._prepare(manager.manager_init)
@@ -104,6 +102,8 @@ class ManagerHalf:
             self._signals.install(("CHLD",))
         for part in self.attending:
             self._prepare(partial(part.begin, self))
+        if self._left is not None:  # not before: a part may have asked for a signal that waits
+            self._signals.let_in(self._left.mask)
         manager.notify("initialized")
         self._replace_adopted()
         fastexit.remember_open_files()
@@ -120,6 +120,11 @@ class ManagerHalf:
             is_told = isinstance(error, BootError)
             log.write_traceback(error.__context__ or error if is_told else error)
             self._failure = str(error) if is_told else f"{type(error).__name__}: {error}"
+
+    def hear(self, name: str) -> None:
+        """For a part, when it begins: this signal is ours as well."""
+        if not self._manager.no_signals:
+            self._signals.install((name,))
 
     def run(self) -> None:
         """The one loop, until a stop is over. In a new worker it ends at once: there the public object has dropped us."""

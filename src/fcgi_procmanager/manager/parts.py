@@ -45,6 +45,9 @@ class PoolPart(Part):
     def last_line(self, status: int) -> None:
         """The manager has left nobody behind, and says its last line next."""
 
+    def reopen(self) -> None:
+        """USR1: log files may have been moved. Only if the part has asked for the signal (`ManagerHalf.hear`)."""
+
     def forked(self) -> None:
         """In a new worker, signals held: let go of what is the manager's."""
 

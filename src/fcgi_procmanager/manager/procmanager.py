@@ -175,10 +175,14 @@ class ProcManager:
             found = [bind(parse_address(address), backlog=backlog, mode=mode, owner=owner, take_over=take_over)]
         for listener in found:
             listener.asked = asked
+        self.add_listeners(found)
+        return found[0]
+
+    def add_listeners(self, found: list[Listener]) -> None:
+        """The same for what this process has bound by itself."""
         if not self.listeners:
             atexit.register(self._remove_listeners)  # for a process that never comes to manage()
         self.listeners += found
-        return found[0]
 
     def accept(self, listener: Listener | socket.socket) -> tuple[socket.socket, Any] | None:
         """Worker: the next (connection, address), or None once this worker should leave. No signal is lost between the
@@ -391,6 +395,10 @@ class ProcManager:
         if self._half is not None:
             self._half.look()
 
+    def add_pid_file(self, pidfile: PidFile) -> None:
+        """Manager, before `manage()`: one that this process has acquired by itself, as root for example."""
+        self._pidfiles[pidfile.path] = pidfile
+
     def _hold(self, pidfile: PidFile) -> None:
         if pidfile.path not in self._pidfiles:
             pidfile.acquire()
@@ -511,6 +519,10 @@ class ProcManager:
         if self._half is not None:
             self._half.renewal.ask()
 
+    def _on_reopen(self, name: str) -> None:
+        for part in self._half.attending if self._half is not None else ():
+            part.reopen()
+
     def _on_more(self, name: str) -> None:
         self.n_processes += 1
         self._more += 1
@@ -528,6 +540,7 @@ class ProcManager:
         "QUIT": _on_quit,
         "HUP": _on_reload,
         "USR2": _on_renew,
+        "USR1": _on_reopen,
         "TTIN": _on_more,
         "TTOU": _on_fewer,
     }

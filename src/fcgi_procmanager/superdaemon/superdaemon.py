@@ -19,6 +19,7 @@ from ..children.registry import WORKER, Child, Registry
 from ..children.stop import Stop
 from ..errors import PidFileError
 from ..events.inbox import Inbox
+from ..events.logfile import LogFile
 from ..events.loop import Loop
 from ..events.readiness import Readiness, Subject
 from ..sockets.listener import Listener
@@ -29,7 +30,6 @@ from ..system.pidfile import PidFile, UnusablePidFile
 from ..system.signals import Signals
 from .environment import Environment
 from .generations import Generations
-from .logfile import LogFile
 from .options import Options
 from .sockets import Sockets
 from .statusfile import StatusFile
@@ -101,9 +101,11 @@ class Superdaemon:
     def _keep(self) -> None:
         """The one loop, until a stop is over."""
         while True:
-            while self._reaper.reap() is not None:
-                pass
             self._loop.turn()
+            # After each turn, which empties the pipe of the signals: a child that ends between a look for the dead and a turn would
+            # be noticed when something else happens.
+            while self._reap():
+                self._loop.turn()
             self._act_on_signals()
             self._reaper.escalate()
             self._tell_waiter()
@@ -112,6 +114,13 @@ class Superdaemon:
                     return
                 self._say_if_late()
             self._loop.sleep(min(self._loop.next_at, self._reaper.next_at))
+
+    def _reap(self) -> bool:
+        """Whether somebody was dead."""
+        found = False
+        while self._reaper.reap() is not None:
+            found = True
+        return found
 
     @property
     def _stopping(self) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
+from . import commandline
+
 __all__ = ["IMAGE", "Image", "logical_directory"]
 
 
@@ -53,7 +55,7 @@ def logical_directory() -> str | None:
 
 
 def _this() -> Image:
-    arguments = _arguments()
+    arguments = tuple(commandline.words())
     # A path is meant from the directory, whatever is there by then. A name was looked up already.
     program = arguments[0] if os.sep in arguments[0] else sys.executable or arguments[0]
     return Image(program, arguments, _directory())
@@ -63,17 +65,6 @@ def _directory() -> str | None:
     with contextlib.suppress(OSError):
         return logical_directory() or os.getcwd()
     return None
-
-
-def _arguments() -> tuple[str, ...]:
-    if hasattr(sys, "orig_argv"):  # from Python 3.10 on
-        return tuple(sys.orig_argv)
-    with contextlib.suppress(OSError), open("/proc/self/cmdline", "rb") as file:
-        return tuple(os.fsdecode(argument) for argument in file.read().split(b"\0")[:-1])
-    import subprocess  # not above: it is large, and only a system without /proc needs it
-
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return (sys.executable, *flags, *sys.argv)
 
 
 IMAGE = _this()

@@ -1,7 +1,8 @@
 """A PID file that is locked, put in place atomically, and removed only by its owner.
 
 The manager acquires and releases; a forked child only abandons; the stop and reload commands only ask for its `Claim`. This
-module must never follow a symbolic link, write into a file that is already in place, or remove one of another owner.
+module must never follow a symbolic link, remove a file of another owner, or write into one that is already in place, but for the
+successor to whom its owner has lent it.
 
 The locked descriptor is the truth, the number in the file is a courtesy to readers. Rejected: trusting the number
 alone (recycled after a crash, and two starters can both find it dead), and writing first and locking later (a rival
@@ -96,7 +97,7 @@ class PidFile:
             return
         with contextlib.suppress(OSError):
             if self._pid == os.getpid() and self._is_ours(descriptor):
-                os.unlink(self.path)
+                self._remove(descriptor)
         with contextlib.suppress(OSError):
             os.close(descriptor)
 
@@ -108,6 +109,68 @@ class PidFile:
         if descriptor is not None:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
+
+    # -- a successor in another process -------------------------------------------------------------------------------
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """Manager, before it gives up root: a successor, which is that user, is to put its number there."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):  # a file system without owners
+                os.fchown(self._descriptor, uid, gid)
+
+    def lend(self) -> None:
+        """Manager: a successor may take the file. Nobody else does: our number is in it, and we live."""
+        if self._descriptor is not None:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def take_back(self) -> None:
+        """Manager: the successor is gone, and may have put its number there. Raises PidFileError when somebody else has it."""
+        if self._descriptor is None:
+            return
+        if not os.path.lexists(self.path):
+            self.abandon()
+            self.acquire()
+            return
+        self._lock_patiently(self._descriptor)
+        _put_number(self._descriptor)
+
+    def succeed(self) -> None:
+        """A successor: put our number into the file that its predecessor has lent, which may lie where we can make no other.
+        Raises PidFileError."""
+        try:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self.acquire()
+            return
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise UnusablePidFile(f"{self.path} cannot be used as a PID file: {reason}", reason) from error
+        try:
+            _refuse_irregular(self.path, os.fstat(descriptor))
+            self._lock_patiently(descriptor)
+            _put_number(descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._descriptor, self._pid = descriptor, os.getpid()
+
+    def _lock_patiently(self, descriptor: int) -> None:
+        """A starter holds it for the moment in which it looks who is there."""
+        for _ in range(_ATTEMPTS):
+            if _try_lock(descriptor):
+                break
+            time.sleep(_PAUSE)
+        else:
+            raise self._held(_parse(descriptor))
+        if not _is_at(self.path, descriptor):
+            raise self._held(read_pid(self.path))
+
+    def _remove(self, descriptor: int) -> None:
+        """The directory may belong to root, whom we are no more: the file then names nobody."""
+        try:
+            os.unlink(self.path)
+        except PermissionError:
+            os.ftruncate(descriptor, 0)
 
     def _acquire(self) -> None:
         temporary = f"{self.path}.{os.getpid()}.{os.urandom(4).hex()}"
@@ -274,6 +337,13 @@ def _parse(descriptor: int) -> int | None:
     found = _NUMBER.match(os.pread(descriptor, _READ_LIMIT, 0))
     pid = int(found[1]) if found else 0
     return pid if 0 < pid <= _PID_MAX else None
+
+
+def _put_number(descriptor: int) -> None:
+    """In one write, and cut off afterwards: who reads in between finds our number and a line break before what is left."""
+    number = b"%d\n" % os.getpid()
+    os.pwrite(descriptor, number, 0)
+    os.ftruncate(descriptor, len(number))
 
 
 def _is_alive(pid: int) -> bool:

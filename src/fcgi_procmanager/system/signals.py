@@ -43,7 +43,11 @@ LEAVE_SIGNALS = ("TERM", "HUP")  # what asks a worker to leave
 # INT reaches a worker only from a terminal, together with its manager, which then stops it in order: noted, not obeyed.
 WORKER_SIGNALS = ("TERM", "HUP", "INT")
 SUPERDAEMON_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "CHLD")
-HANDLED = tuple(dict.fromkeys((*MANAGER_SIGNALS, *WORKER_SIGNALS, *SUPERDAEMON_SIGNALS)))  # by anyone of ours
+SUPERVISOR_SIGNALS = ("TERM", "INT", "QUIT", "USR2", "CHLD")
+DAEMON_SIGNALS = ("TERM", "INT", "QUIT")  # also of a supervised process
+HANDLED = tuple(  # by anyone of ours
+    dict.fromkeys((*MANAGER_SIGNALS, *WORKER_SIGNALS, *SUPERDAEMON_SIGNALS, *SUPERVISOR_SIGNALS))
+)
 
 _NUMBER = {name: int(getattr(signal, f"SIG{name}")) for name in HANDLED}
 _DEFAULT, _IGNORE = int(signal.SIG_DFL), int(signal.SIG_IGN)

@@ -1,6 +1,6 @@
-"""Where the superdaemon and its programs write: a file, or a command that reads it, as a part of the loop.
+"""Where a process that keeps others writes, and they with it: a file, or a command that reads it, as a part of the loop.
 
-Runs in the superdaemon. A logger that dies is started again on the same pipe, of which we keep the other end: no line is lost, and
+Runs in the superdaemon; with a file only, in a manager and its workers. A logger that dies is started again on the same pipe, of which we keep the other end: no line is lost, and
 nobody is killed for want of a reader. Must never wait for the logger.
 """
 
@@ -20,8 +20,8 @@ from ..children.launch import Program
 from ..children.registry import Child, Registry
 from ..children.respawn import retry_delay
 from ..errors import ConfigError
-from ..events.loop import Part
 from ..system.poll import any_readable
+from .loop import Part
 
 _MODE = 0o640
 _YOUNG = 1.0  # seconds: a logger that lived longer is started again at once
@@ -63,6 +63,12 @@ class LogFile(Part):
                 self._reopen()
             except ConfigError as error:
                 log.write(str(error))
+
+    def give_to(self, uid: int, gid: int) -> None:
+        """To the user who is to open it anew. -1: as it is."""
+        if self._command is None and self._write >= 0:
+            with contextlib.suppress(OSError):  # a device, or a file system without owners
+                os.fchown(self._write, uid, gid)
 
     @property
     def descriptors_of_program(self) -> Mapping[int, int]:
