@@ -88,7 +88,9 @@ def test_twenty_deploys_under_load_lose_nothing(deployment: Deployment, keep: st
     assert load.failures == []
     assert load.slow == 20
     assert load.releases == {f"r{number}" for number in range(21)}
-    assert len(open_fds(daemon.pid)) == before, "descriptors leak"
+    assert len(open_fds(daemon.pid)) <= before, (
+        "descriptors leak"
+    )  # before: it may just have been writing its status file
     deployment.site.stop()
 
 
