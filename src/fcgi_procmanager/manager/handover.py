@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import socket
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -100,6 +99,8 @@ class Handover:
 def _nameless_file() -> int:
     if hasattr(os, "memfd_create"):  # Linux: no disk can be full
         return os.memfd_create("handover")
+    import tempfile  # not above: what it loads would cost every worker
+
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
