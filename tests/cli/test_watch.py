@@ -196,7 +196,7 @@ def test_a_watcher_does_not_outlive_its_manager(watch: Command, sock_path: str) 
 def test_what_is_not_the_application_reloads_nothing(watch: Command, app: Path, sock_path: str) -> None:
     script = watch()
     for folder in (".git", "__pycache__", "node_modules"):
-        (app / folder).mkdir()
+        (app / folder).mkdir(exist_ok=True)
         (app / folder / "some.py").write_text("")
     for name in (".#app.py", "app.pyc", "page.html"):
         (app / name).write_text("")
