@@ -150,6 +150,38 @@ def test_a_first_start_that_crashes_waits_as_well(watch: Command, app: Path, soc
     ends(script, watcher_of(script))
 
 
+def test_a_first_start_that_fails_with_a_manager_of_its_own_waits_as_well(
+    watch: Command, app: Path, sock_path: str
+) -> None:
+    (app / "mine.py").write_text("from fcgi_procmanager import ProcManager\nclass Mine(ProcManager): pass\n")
+    write(app, "broken")
+    script = watch("--manager", "mine:Mine", fails=True)
+    script.wait_log("waiting for a change")
+    write(app, "1")
+    wait_version(sock_path, "1")
+    write(app, "2")
+    script.wait_log("executing the new code")
+    wait_version(sock_path, "2")
+    ends(script, watcher_of(script))
+
+
+def test_a_preloaded_application_is_loaded_by_a_new_image(watch: Command, app: Path, sock_path: str) -> None:
+    write(app, "1")
+    script = watch("--preload")
+    wait_version(sock_path, "1")
+    former = watcher_of(script)
+    for version in ("2", "3"):
+        write(app, version)
+        wait_version(sock_path, version)
+    script.wait_log("executing the new code", 2)
+    wait_until(lambda: len(children(script.pid)) == 3, 20, "two workers and one watcher")
+    assert watcher_of(script) != former
+    write(app, "broken")
+    script.wait_log("reload failed: app.py:1: .*nothing_of_that_name")
+    wait_version(sock_path, "3")
+    ends(script, watcher_of(script))
+
+
 def test_who_waits_for_a_change_can_be_stopped(watch: Command, app: Path) -> None:
     write(app, "broken")
     script = watch(fails=True)

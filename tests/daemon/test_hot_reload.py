@@ -19,6 +19,15 @@ from harness.process import Script, alive, children, open_fds, parent, wait_dead
 Run = Callable[..., Script]
 
 
+# The old process does not end before somebody has opened the gate.
+HELD = """
+    def supervised_shutdown(self):
+        say("shutdown", os.getpid())
+        if self.generation == 1:
+            open({gate!r}).read()
+    """
+
+
 @pytest.fixture
 def pid_file(tmp_path: Path) -> Path:
     return tmp_path / "feed.pid"
@@ -81,13 +90,7 @@ def test_the_old_process_gets_the_time_that_it_needs(
 ) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    changes = f"""
-    hot_reload_timeout = 3
-    def supervised_shutdown(self):
-        say("shutdown", os.getpid())
-        if self.generation == 1:
-            open({str(gate)!r}).read()
-    """
+    changes = "    hot_reload_timeout = 3" + HELD.format(gate=str(gate))
     script = start(changes)
     old = serving(script)
     reload(script)
@@ -163,12 +166,7 @@ def test_a_new_process_that_dies_while_it_waits_for_the_place_is_started_again_a
 ) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    changes = f"""
-    def supervised_shutdown(self):
-        say("shutdown", os.getpid())
-        if self.generation == 1:
-            open({str(gate)!r}).read()
-    """
+    changes = HELD.format(gate=str(gate))
     script = start(changes)
     serving(script)
     reload(script)
@@ -333,12 +331,7 @@ def test_a_new_supervisor_that_is_killed_half_way(start: Callable[..., Script], 
     """The old process is gone already: the old supervisor starts one again."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    changes = f"""
-    def supervised_shutdown(self):
-        say("shutdown", os.getpid())
-        if self.generation == 1:
-            open({str(gate)!r}).read()
-    """
+    changes = HELD.format(gate=str(gate))
     script = start(changes)
     serving(script)
     reload(script)

@@ -201,7 +201,7 @@ def test_new_code_that_fails_only_in_the_manager_keeps_the_old_workers(pool: Poo
         "r1",
         """
 def init(self):
-    if os.getppid() != int(open("/proc/self/stat").read().rpartition(")")[2].split()[1]) or os.path.exists("tried"):
+    if os.path.exists("tried"):
         raise RuntimeError("only here")
     open("tried", "w").close()
 Manager.manager_init = init
@@ -253,6 +253,56 @@ def test_a_canary_does_not_outlive_a_manager_that_is_killed(pool: Pool) -> None:
     wait_dead(int(match[1]))
     script.tree_gone()
     os.unlink(pool.place / "pid")
+
+
+def test_a_stop_that_is_put_off_ends_the_trial(pool: Pool) -> None:
+    """The new code would know nothing of it."""
+    script = pool.start("options = {'drain_delay': 1}")
+    old = pool.workers()
+    pool.install("r1", "time.sleep(60)")
+    pool.renew()
+    match = script.wait_log(r"canary \(pid (\d+)\) started")[0]
+    script.signal(signal.SIGTERM)
+    script.wait_log("reload failed: the pool is about to end")
+    wait_dead(int(match[1]))
+    assert pool.ask()[0] == "r0"
+    assert pool.workers() == old
+    assert script.wait(20) == 0
+    assert "executing" not in script.log()
+
+
+def test_a_pid_file_that_cannot_be_is_one_line(pool: Pool) -> None:
+    """Found when the old workers have no other manager any more."""
+    script = pool.start()
+    old = pool.workers()
+    source = (pool.place / "serve.py").read_text()
+    (pool.place / "serve.py").write_text(source.replace('"pid"', '"nowhere/pid"'))
+    pool.renew()
+    script.wait_log("reload failed: .*nowhere/pid cannot be used as a PID file: No such file or directory")
+    assert "Traceback" not in script.log()
+    assert pool.workers() == old
+    assert pool.ask()[0] == "r0"
+    assert script.stop() == 0
+
+
+def test_what_a_canary_has_started_ends_with_it(pool: Pool) -> None:
+    script = pool.start()
+    old = {*pool.workers()}
+    pool.install(
+        "r1",
+        """
+import subprocess
+def init(self):
+    if os.getsid(0) == os.getpid():
+        print(subprocess.Popen(["sleep", "1000"]).pid, flush=True)
+Manager.server_init = init
+""",
+    )
+    pool.renew()
+    helper = int(script.line())
+    wait_until(lambda: pool.settled(old), 20)
+    wait_dead(helper)
+    assert script.stop() == 0
 
 
 def test_a_worker_that_dies_during_the_exec_is_replaced(pool: Pool) -> None:

@@ -59,9 +59,8 @@ class Surroundings(PoolPart):
         """Go into the background if that is wanted, and do `body` there. In the process that was typed it returns the status that
         the manager has told it. Raises what `body` raises."""
         if self._wanted_daemon and not handover.is_there():
-            if (
-                not place.addresses and place.web is None
-            ):  # what was handed over is for this process, not for the next one
+            if not place.addresses and place.web is None:
+                # What was handed over is for this process, not for the next one.
                 place.listeners = systemd_listeners() or superdaemon_listeners()
             away = self._fork_away()
             if isinstance(away, int):

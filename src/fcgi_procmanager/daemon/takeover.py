@@ -19,10 +19,8 @@ from ..system.pidfile import PidFile
 from .invitation import Invitation
 from .line import Line
 
-_PATIENCE = (
-    5.0  # seconds that a predecessor which has nothing left to do may take to end, and more than what it supervises has
-)
-
+# Seconds that a predecessor which has nothing left to do may take to end, and more than what it supervises has.
+_PATIENCE = 5.0
 _LOOK_AGAIN = 0.01  # seconds
 
 

@@ -1,7 +1,7 @@
 """Where a process that keeps others writes, and they with it: a file, or a command that reads it, as a part of the loop.
 
-Runs in the superdaemon; with a file only, in a manager and its workers. A logger that dies is started again on the same pipe, of which we keep the other end: no line is lost, and
-nobody is killed for want of a reader. Must never wait for the logger.
+Runs in the superdaemon; with a file only, in a manager and its workers. A logger that dies is started again on the same pipe, of
+which we keep the other end: no line is lost, and nobody is killed for want of a reader. Must never wait for the logger.
 """
 
 from __future__ import annotations

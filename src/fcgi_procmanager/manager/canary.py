@@ -6,7 +6,7 @@ Runs in a child of the manager, instead of `manage()`. Must never serve, and nev
 from __future__ import annotations
 
 import os
-import traceback
+import signal
 from typing import TYPE_CHECKING, NoReturn
 
 from ..basics import exits, log
@@ -37,11 +37,12 @@ def prove(manager: ProcManager, handover: Handover) -> NoReturn:
         status = exits.USAGE
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else exits.FAILED
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        log.write_traceback(error)
     finally:
         manager._remove_listeners()  # those that it has bound
         log.flush_standard_streams()
+        _end_children()
         # Nothing that the application does at an exit: it would do it to what its older generation uses.
         os._exit(status)
 
@@ -56,6 +57,13 @@ def refuse_if_one(why: str) -> None:
     left = found()
     if left is not None and left.canary:
         refuse(left, why)
+
+
+def _end_children() -> None:
+    """What the new code has started for itself: here nobody needs it, and it would hold the listeners. We have a session of our own."""
+    if os.getpgrp() == os.getpid():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(os.getpid(), signal.SIGTERM)
 
 
 def _become_ready(manager: ProcManager) -> None:

@@ -44,6 +44,7 @@ class Drain(Part):
         self.asked_at = monotonic()
         self.next_at = self.asked_at + delay
         self._half.readiness.stop()
+        self._half.renewal.cancel("the pool is about to end")  # new code would know nothing of the stop
         self._manager.notify(f"draining: serving for {delay:g} s more")
         return True
 

@@ -24,7 +24,7 @@ from ..children.launch import Program
 from ..children.reaper import Reaper
 from ..children.registry import Child, Registry
 from ..children.stop import Stop
-from ..errors import BootError
+from ..errors import BootError, ProcManagerError
 from ..events.inbox import Inbox
 from ..events.loop import Loop, Part
 from ..events.readiness import Readiness
@@ -110,16 +110,14 @@ class ManagerHalf:
         gc.freeze()  # what is there now is never collected, so the workers' copies of these pages stay shared
 
     def _prepare(self, step: Callable[[], object]) -> None:
-        """Code of the application, before the first fork. With workers that serve already its failure is that of a reload: they have
-        no other manager."""
+        """Code of the application, before the first fork. With workers that serve already its failure is that of a reload: they
+        have no other manager."""
         try:
             step()
         except Exception as error:
             if self._left is None:
                 raise
-            is_told = isinstance(error, BootError)
-            log.write_traceback(error.__context__ or error if is_told else error)
-            self._failure = str(error) if is_told else f"{type(error).__name__}: {error}"
+            self._failure = _told(error)
 
     def hear(self, name: str) -> None:
         """For a part, when it begins: this signal is ours as well."""
@@ -250,7 +248,8 @@ class ManagerHalf:
         """Replace every worker that is there, unless the pool is about to end."""
         if self.drain.under_way:
             return
-        if any(part.needs_new_manager for part in self.attending):
+        # Nobody serves yet at the start: there is nobody who could go on while a canary tries.
+        if self.life.state is ManagerState.RUNNING and any(part.needs_new_manager for part in self.attending):
             self.renewal.ask()
             return
         self.workers.reload()
@@ -377,8 +376,17 @@ class ManagerHalf:
         for part in self.parts:
             part.close()
         self._asked = True
+        # Not TERM first: who is quick would leave in order, and nobody would have been killed.
         for worker in tuple(self.workers.children.staying.values()):
-            self.reaper.kill(
-                worker
-            )  # not TERM first: who is quick would leave in order, and nobody would have been killed
+            self.reaper.kill(worker)
         self.reaper.force()
+
+
+def _told(error: Exception) -> str:
+    """In one line, with the traceback in the log where it is one of the application's."""
+    if not isinstance(error, ProcManagerError):
+        log.write_traceback(error)
+        return f"{type(error).__name__}: {error}"
+    if isinstance(error, BootError) and error.__context__ is not None:
+        log.write_traceback(error.__context__)
+    return str(error)

@@ -7,7 +7,6 @@ process that it was written for. Must never be believed by another process that 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,7 @@ from ..children.registry import Child
 from ..sockets.addresses import parse_address
 from ..sockets.listener import Listener
 from ..sockets.socketfiles import BoundFile
+from ..system.pidfile import PidFile
 
 _VARIABLE, PID_VARIABLE = "FCGI_PROCMANAGER_HANDOVER", "FCGI_PROCMANAGER_HANDOVER_PID"
 _VERSION = 1  # of the format: a newer release may be what is executed
@@ -28,7 +28,8 @@ _LIMIT = 16 << 20  # bytes
 @dataclass
 class Handover:
     """mask: of signals, as it was before they were held. reports: in a canary, where it says how it went. channel: descriptors.
-    attempts: reloads so far, those that failed as well. served: a worker has served. more: workers than the code says, by TTIN and TTOU. parts: what each part of the loop left."""
+    attempts: reloads so far, those that failed as well. served: a worker has served. more: workers than the code says, by TTIN and
+    TTOU. parts: what each part of the loop has left."""
 
     version: int = _VERSION
     canary: bool = False
@@ -69,6 +70,8 @@ class Handover:
 
     def write(self) -> int:
         """Into a file without a name: its descriptor, which is to be closed. Raises OSError."""
+        import json  # not above: workers would pay for it
+
         descriptor = _nameless_file()
         with open(descriptor, "wb", closefd=False) as file:
             file.write(json.dumps(asdict(self)).encode())
@@ -93,6 +96,8 @@ class Handover:
         """There is no pool any more: its workers see the end of their lifeline."""
         for number in self.channel:
             os.close(number)
+        for path, descriptor in self.pidfiles.items():
+            PidFile.left(path, descriptor).release()
         self.remove_listeners()
 
 
@@ -140,6 +145,8 @@ def _read() -> Handover | None:
     text, pid = os.environ.pop(_VARIABLE, ""), os.environ.pop(PID_VARIABLE, "")
     if pid != str(os.getpid()) or not text.isdigit():
         return None
+    import json
+
     with contextlib.suppress(OSError), open(int(text), "rb") as file:
         left = json.loads(file.read(_LIMIT))
         if left.pop("version") != _VERSION:

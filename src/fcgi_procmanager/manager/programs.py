@@ -135,7 +135,7 @@ class Programs(Workers):
                 self.heard(READY, one.child.pid, "")
                 self.heard(SERVED, one.child.pid, "")
             else:
-                self.give_up(one.child)
+                self.give_up(one.child, "time")
         return news
 
     # -- leaving ------------------------------------------------------------------------------------------------------

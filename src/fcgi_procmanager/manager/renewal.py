@@ -1,13 +1,14 @@
 """New code in the manager: a canary tries it, then the manager executes itself, as a part of its loop.
 
-Runs in the manager. As long as the canary has not proven the new code, nothing is changed; the exec keeps the process, and with it its
-children, its listeners and its locks. Must never execute while a signal waits to be acted on: it would be forgotten.
+Runs in the manager. As long as the canary has not proven the new code, nothing is changed; the exec keeps the process, and with it
+its children, its listeners and its locks. Must never execute while a signal waits to be acted on, or after a stop was asked for: both
+would be forgotten.
 
-| state    | a renewal is asked for  | the canary is ready | it ends, or its time is up | a stop        |
-| -------- | ----------------------- | ------------------- | -------------------------- | ------------- |
-| idle     | trying                  | -                   | -                          | idle          |
-| trying   | trying, and once more   | proven              | idle: the reload failed    | it is killed  |
-| proven   | trying, with a new one  | -                   | the manager executes       | it is killed  |
+| state  | a renewal is asked for | the canary is ready | it ends, or its time is up | a stop, or its delay |
+| ------ | ---------------------- | ------------------- | -------------------------- | -------------------- |
+| idle   | trying                 | -                   | -                          | idle                 |
+| trying | trying, and once more  | proven              | idle: the reload failed    | it is killed         |
+| proven | trying, with a new one | -                   | the manager executes       | it is killed         |
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class Renewal(Part):
         self.due = False
 
     def ask(self) -> None:
-        """Bring new code. While one canary tries, another one will: what it has read may have changed since."""
+        """Bring new code, unless the pool is about to end. While one canary tries, another one will: what it has read may have
+        changed since."""
+        if self._half.drain.under_way:
+            return
         self._asked = True
         self.due = False
         self._half.workers.forget_failure()
@@ -61,7 +65,7 @@ class Renewal(Part):
 
     def turn(self, now: float) -> bool:
         if self._canary is not None and now >= self.next_at:
-            self._kill(f"the {self.kind} was not ready in {self._manager.boot_timeout:g} s")
+            self._kill(f"the {self.kind} was not ready in {self._manager.boot_timeout:g} s (boot_timeout)")
         if self._asked and self._canary is None and self._half.life.state is ManagerState.RUNNING:
             self._asked = False
             self._try()
@@ -85,6 +89,13 @@ class Renewal(Part):
         else:
             died = f"the {self.kind} (pid {child.pid}) exited with status {exit} before it was ready"
             self._fail(self._reason or died)
+
+    def cancel(self, reason: str) -> None:
+        if self.due:
+            self._fail(reason)
+        self._asked = self.due = False
+        if self._canary is not None:
+            self._kill(reason)
 
     def stop(self) -> None:
         self.close()

@@ -208,16 +208,17 @@ class Workers(Part):
 
     def turn(self, now: float) -> bool:
         if now >= self.next_at:
-            self.give_up(self._booting[0])
+            self.give_up(self._booting[0], f"{self._manager.boot_timeout:g} s (boot_timeout)")
         return False
 
-    def give_up(self, child: Child) -> None:
-        """It was not ready in time."""
-        self._manager.notify(f"{WORKER} (pid {child.pid}) was not ready in time: killing it")
+    def give_up(self, child: Child, limit: str) -> None:
+        """It was not ready in time. limit: in words."""
+        late = f"{WORKER} (pid {child.pid}) was not ready in {limit}"
+        self._manager.notify(f"{late}: killing it")
         if self._fails_reload(child):  # judged now: by the time that it is gone another one would have been started
             for other in self._booting:
                 self._half.reaper.kill(other)
-            self._back_out(f"{WORKER} (pid {child.pid}) was not ready in time")
+            self._back_out(late)
         else:
             self._late.add(child.pid)
             self._half.reaper.kill(child)
