@@ -355,8 +355,8 @@ def test_a_repeated_signal_does_not_disturb_the_hook(run_script: Run) -> None:
 def test_code_that_catches_the_end_is_told_again(run_script: Run) -> None:
     changes = """
     def supervised_process(self):
-        say("process", os.getpid())
         try:
+            say("process", os.getpid())
             time.sleep(1000)
         except BaseException:
             say("caught")
