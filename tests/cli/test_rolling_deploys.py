@@ -64,23 +64,21 @@ def site(sock_path: str, run_script: Callable[..., Script]) -> Iterator[Served]:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_deploys_of_an_application_that_starts_slowly_lose_nothing_and_hold_nobody_up(
-    site: Served, way: str, record_property: Callable[[str, object], None]
-) -> None:
+def test_deploys_of_an_application_that_starts_slowly_lose_nothing_and_hold_nobody_up(site: Served, way: str) -> None:
     site.serve("--reload-slice", "4", *WAYS[way])
     with Load(site.port) as load:
         wait_until(lambda: load.done > 20, 20)
         quiet = load.longest
-        for number in range(1, 6):
+        for number in range(1, 11):
             slow = load.ask_slowly()
             site.install(f"r{number}")
             done = site.reload()
             assert (done.returncode, done.stderr) == (0, "")
             wait_until(lambda number=number: f"r{number}" in load.releases, 20)
             slow.join(30)
-    record_property("longest wait", f"{quiet:.3f} s quiet, {load.longest:.3f} s in all")
+    print(f"{way}: longest wait {quiet:.3f} s before the deploys, {load.longest:.3f} s in all")  # pytest -rP shows it
     assert load.failures == []
-    assert load.releases == {f"r{number}" for number in range(6)}
+    assert load.releases == {f"r{number}" for number in range(11)}
     site.stop()
 
 

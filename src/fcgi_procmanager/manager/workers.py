@@ -306,9 +306,9 @@ class Workers(Part):
 
     def _tell_failed(self, reason: str, old: int) -> None:
         self.reload_failure = reason
-        self._manager.notify(f"reload failed: {reason}; {old} old servers go on")
-        # In the title, where `reload` and whoever looks finds it.
+        # First in the title, where `reload` finds it, and whoever looks there because the log says so.
         set_title(f"{self._manager.manager_process_name} (reload {self._attempts} failed: {reason})")
+        self._manager.notify(f"reload failed: {reason}; {old} old servers go on")
 
     def _could_not_start(self, child: Child, now: float) -> None:
         rounds = self.respawn.failures
