@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
 
 from ..basics import checks
 from ..basics.clock import FOREVER, monotonic
@@ -25,6 +26,9 @@ from .connection import Connection, Limits
 from .held import Held, Place
 from .listeners import Listeners, Listening
 from .request import Request
+
+if TYPE_CHECKING:
+    from ..ipc.scoreboard import Slot
 
 # Seconds a new connection gets to say its first word before another one may be taken: longer than a web server that was
 # preempted between its connect and its send. Once there is a silent one, the others are not given much.
@@ -77,6 +81,7 @@ class FastCGI:
         self._in_hand: Request | None = None
         self._looked_at: Connection | None = None  # the one in hand, or the last one
         self._begun = False  # this process accepts
+        self._slot: Slot | None = None  # of the scoreboard
         self._disowned = False
         self._draining = False
         self._drain_by = FOREVER
@@ -91,7 +96,9 @@ class FastCGI:
         if self._in_hand is not None:
             self._in_hand.finish()
         waiting, listeners = self._held, self._listeners
-        self._begun = True
+        if not self._begun:
+            self._begun, self._slot = True, self.manager.slot
+        slot = self._slot
         while True:
             while waiting.ready:
                 request = self._look(waiting.ready.popleft())
@@ -103,6 +110,8 @@ class FastCGI:
                 if waiting.ready:  # what it said has been read already: no event will come for it
                     continue
             elif not waiting.watched or listeners.called or monotonic() < self._next_look:
+                if slot is not None:
+                    slot.reading()  # before it has one: who dies with a connection was at work
                 connection = listeners.take()
                 if connection is not None:
                     request = self._look(connection)
@@ -110,6 +119,8 @@ class FastCGI:
                         return request
                     continue
                 self._next_look = 0.0
+            if slot is not None:
+                slot.rest()
             self._wait()
 
     def busy(self) -> bool:
@@ -141,6 +152,7 @@ class FastCGI:
             self._in_hand = None
         if self._looked_at is not None:
             self._looked_at.disown()
+        self._slot = None
         self._held.disown()
 
     def _disown_listeners(self) -> None:
@@ -168,8 +180,12 @@ class FastCGI:
             return None
         if complete:
             connection.deadline = FOREVER
-            self._in_hand = Request(connection, self._finished)
-            return self._in_hand
+            self._in_hand = request = Request(connection, self._finished)
+            if self._slot is not None:
+                params = request.params
+                uri = params.get("REQUEST_URI") or params.get("SCRIPT_NAME", "") + params.get("PATH_INFO", "")
+                self._slot.begin(params.get("REQUEST_METHOD", ""), uri)
+            return request
         if connection.dead:
             self._held.drop(connection)
         else:
@@ -223,6 +239,8 @@ class FastCGI:
     def _finished(self, connection: Connection, keep: bool) -> None:
         """Called by the request in hand at its end."""
         self._in_hand = None
+        if self._slot is not None:
+            self._slot.end()
         connection.served += 1
         watched = self._held.watched and connection.fileno() in self._held.watched
         if not keep and not watched and connection.parser is None:  # most requests
@@ -261,6 +279,8 @@ class FastCGI:
         """Told to leave: True while something is still to be answered."""
         if not self._draining:
             self._draining = True
+            if self._slot is not None:
+                self._slot.leave()
             gate = self._gate()
             gate.remove_listeners()
             if self._listeners.called:

@@ -52,7 +52,7 @@ class Condition(Subject):
 
     def status(self, phase: str) -> str:
         workers = self._half.workers
-        wanted = self._manager.n_processes
+        wanted = workers.wanted
         if not self._half.running:
             left = len(workers.children)
             return f"stopping: {left} {'server' if left == 1 else 'servers'} left"

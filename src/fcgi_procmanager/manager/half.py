@@ -12,7 +12,7 @@ import gc
 import os
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..basics import exits, log
 from ..basics.clock import FOREVER, monotonic
@@ -119,6 +119,10 @@ class ManagerHalf:
                 raise
             self._failure = _told(error)
 
+    def left_by(self, kind: str) -> dict[str, Any]:
+        """For a part, when it begins: what it has left to this image of the manager."""
+        return self._left.parts.get(kind, {}) if self._left is not None else {}
+
     def hear(self, name: str) -> None:
         """For a part, when it begins: this signal is ours as well."""
         if not self._manager.no_signals:
@@ -126,7 +130,7 @@ class ManagerHalf:
 
     def run(self) -> None:
         """The one loop, until a stop is over. In a new worker it ends at once: there the public object has dropped us."""
-        while self._is_kept and not self.over:
+        while self.is_kept and not self.over:
             self._act_on_signals()
             self.drain.end_in_time()
             self._give_up_if_hopeless()
@@ -134,11 +138,12 @@ class ManagerHalf:
                 self._keep_pool()
             else:
                 self._go_on_stopping()
-            if self._is_kept and not self.over:
+            if self.is_kept and not self.over:
                 self._manager.wait()
 
     @property
-    def _is_kept(self) -> bool:
+    def is_kept(self) -> bool:
+        """This is the manager; in a new worker it is so no more."""
         return self._manager._half is self
 
     def leave_nothing(self) -> None:

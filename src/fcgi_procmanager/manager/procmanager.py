@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from sys import modules
-from typing import Any, Callable, NoReturn, Union
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Union
 
 from ..basics import checks, exits, log
 from ..basics.states import PLAIN, Role
@@ -39,6 +39,9 @@ from .canary import prove
 from .half import ManagerHalf
 from .parts import PoolPart
 from .workers import Workers
+
+if TYPE_CHECKING:
+    from ..ipc.scoreboard import Slot
 
 
 class ProcManager:
@@ -340,6 +343,11 @@ class ProcManager:
         return self._worker.gate
 
     @property
+    def slot(self) -> Slot | None:
+        """Worker: its place on the scoreboard, if there is one."""
+        return self._worker.slot
+
+    @property
     def baton(self) -> Baton | None:
         """Worker: for gates of its threads."""
         return self._worker.channel.baton if self._worker.channel else None
@@ -431,7 +439,7 @@ class ProcManager:
         self._abandon_pid_files()
         forget_children_of_manager()
         self.role = Role.SERVER
-        self._worker = Worker(self._signals, half.drop())
+        self._worker = Worker(self._signals, half.drop(), half.workers.slot)
         if not self.no_signals:
             self._signals.renew()
             self._signals.restore("QUIT", "TTIN", "TTOU", "USR2", "CHLD")
@@ -463,6 +471,8 @@ class ProcManager:
             self.change_process_name()
         self._signals.rearm()
         self.notify("initialized")
+        if self.slot is not None:
+            self.slot.ready()
         self._worker.report(READY)
         self._leave_if_told()
 
