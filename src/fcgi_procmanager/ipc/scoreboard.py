@@ -158,7 +158,22 @@ class Slot:
     tell: called when fewer are idle than the manager wants to see, once this worker has become busy.
     """
 
-    __slots__ = ("_at", "_began", "_busy", "_cpu", "_map", "_rest", "_sample_at", "_states", "_used", "number", "requests", "tell")
+    __slots__ = (
+        "_at",
+        "_began",
+        "_busy",
+        "_cpu",
+        "_end",
+        "_map",
+        "_request",
+        "_rest",
+        "_sample_at",
+        "_states",
+        "_used",
+        "number",
+        "requests",
+        "tell",
+    )
 
     def __init__(self, memory: mmap.mmap, number: int, slots: int, at: int) -> None:
         self.number = number
@@ -166,6 +181,9 @@ class Slot:
         self.tell: Callable[[], object] = _nothing
         self._map = memory
         self._at = at
+        # Copied in one go: `pack_into` would write zeros first, and who died there would leave no number.
+        self._request = slice(at + _REQUEST_AT, at + _REQUEST_AT + _REQUEST.size)
+        self._end = slice(at + _END_AT, at + _END_AT + _END.size)
         self._states = slice(_HEADER, _HEADER + slots)
         self._rest = _IDLE  # what it is between two requests
         self._began = self._busy = self._used = self._cpu = 0.0
@@ -180,7 +198,7 @@ class Slot:
         """It can serve from now on."""
         now = monotonic()
         self._used, self._sample_at = process_time(), now + _SAMPLE
-        _END.pack_into(self._map, self._at + _END_AT, now, 0.0)
+        self._map[self._end] = _END.pack(now, 0.0)
         self.rest()
 
     def reading(self) -> None:
@@ -197,9 +215,7 @@ class Slot:
         self.requests += 1
         self._began = monotonic()
         # First what it is, then that it is: a request that kills its worker at once has a name.
-        _REQUEST.pack_into(
-            memory,
-            self._at + _REQUEST_AT,
+        memory[self._request] = _REQUEST.pack(
             self.requests,
             self._began,
             method.encode("latin-1", "replace"),
@@ -236,7 +252,7 @@ class Slot:
         self._busy += now - self._began
         if now >= self._sample_at:
             self._sample(now)
-        _END.pack_into(self._map, self._at + _END_AT, now, self._cpu)
+        self._map[self._end] = _END.pack(now, self._cpu)
         self._map[_HEADER + self.number] = self._rest
 
     def leave(self) -> None:

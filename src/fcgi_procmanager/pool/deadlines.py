@@ -118,7 +118,9 @@ class Deadlines(PoolPart):
 
     def _kill(self, child: Child, entry: Entry, now: float) -> None:
         seconds = now - entry.began_at
-        self._manager.notify(f"{WORKER} (pid {child.pid}) is killed: {_name(entry)} takes {seconds:.1f} s (request_timeout)")
+        self._manager.notify(
+            f"{WORKER} (pid {child.pid}) is killed: {_name(entry)} takes {seconds:.1f} s (request_timeout)"
+        )
         self._half.reaper.kill(child)  # type: ignore[union-attr]
 
     # -- stacks -------------------------------------------------------------------------------------------------------

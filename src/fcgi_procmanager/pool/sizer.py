@@ -150,7 +150,9 @@ class Sizer(PoolPart):
     def _somebody_came(self) -> bool:
         if self._arrivals is not None:
             return bool(self._arrivals.poll(0))
-        poller = select.poll()  # says so again and again while one waits: the pause between two looks keeps that in bounds
+        poller = (
+            select.poll()
+        )  # says so again and again while one waits: the pause between two looks keeps that in bounds
         for number in self._watched:
             poller.register(number, select.POLLIN)
         return bool(poller.poll(0))

@@ -166,7 +166,9 @@ class PoolWorkers(Workers):
         method, uri = printable(entry.method), printable(entry.uri)
         after = monotonic() - entry.began_at
         what = f"{method} {uri}" if method or uri else "a request"
-        self._manager.notify(f"{WORKER} (pid {child.pid}) died in {what} (its request {entry.requests}, after {after:.1f} s)")
+        self._manager.notify(
+            f"{WORKER} (pid {child.pid}) died in {what} (its request {entry.requests}, after {after:.1f} s)"
+        )
         if times := self.deaths.add(method, uri):
             path = uri.partition("?")[0]
             self._manager.notify(f"{method} {path} has ended {times} servers: it is said once, and counted on")
