@@ -15,7 +15,7 @@ from ..basics import checks
 from ..basics.quantities import size, time
 from ..basics.printable import printable
 from ..basics.states import ROLLING
-from ..children.sizing import KINDS, STATIC, Sizing
+from ..children.sizing import KINDS, PER_REQUEST, STATIC, Sizing
 from ..errors import RequestTimeout
 from ..ipc.channel import BUSY, WORN
 from ..ipc.scoreboard import Scoreboard, SharedSlot
@@ -111,7 +111,8 @@ class PoolManager(ProcManager):
 
     def server_init(self) -> None:
         super().server_init()
-        self._worn = Worn(self.max_requests, self.max_memory, self.memory_measure)
+        requests = 1 if self.sizing.pool == PER_REQUEST else self.max_requests
+        self._worn = Worn(requests, self.max_memory, self.memory_measure)
 
     def pre_dispatch(self) -> None:
         super().pre_dispatch()

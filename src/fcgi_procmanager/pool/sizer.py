@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from ..basics.clock import FOREVER, monotonic
+from ..basics.states import ManagerState
 from ..manager.parts import PoolPart
 from ..sockets.backlog import Backlogs
 
@@ -41,7 +42,7 @@ class Sizer(PoolPart):
         self._backlogs: Backlogs | None = None
         self._watched: list[int] = []
         self._looked_at = -FOREVER
-        self._due_at = -FOREVER
+        self._due_at = FOREVER
         self._noticed_at = -FOREVER
         self._is_saturated = False
         self.saturated = 0
@@ -96,11 +97,12 @@ class Sizer(PoolPart):
 
     def look(self) -> None:
         """Decide, if it is time to."""
+        assert self._half is not None
         workers, sizing = self._workers, self._manager.sizing
         resized = sizing.n_processes != self._manager.n_processes
         sizing.n_processes = self._manager.n_processes
-        if not (resized or monotonic() >= self._due_at):
-            return
+        if not (resized or monotonic() >= self._due_at) or self._half.life.state is ManagerState.STARTING:
+            return  # at the start it is what was asked for, until one has shown that the code can serve
         self._looked_at, self._due_at = monotonic(), FOREVER
         board = workers.board
         # First asked, then read: who becomes busy from now on says so.

@@ -12,7 +12,7 @@ from ..basics.clock import FOREVER, monotonic
 from ..basics.exits import Exit
 from ..basics.printable import printable
 from ..children.registry import WORKER, Child
-from ..children.sizing import Load
+from ..children.sizing import PER_REQUEST, Load
 from ..ipc.channel import BUSY, WORN
 from ..ipc.scoreboard import Entry, Scoreboard
 from ..manager.workers import Workers
@@ -69,7 +69,7 @@ class PoolWorkers(Workers):
                 idle.append((pid, max(child.ready_at, entry.idle_since)))
             else:
                 busy += 1
-        return Load(monotonic(), starting, tuple(idle), busy, waiting)
+        return Load(monotonic(), starting, tuple(idle), busy, waiting, len(self.children.leaving))
 
     def fill(self) -> None:
         self._pool.sizer.look()
@@ -153,6 +153,8 @@ class PoolWorkers(Workers):
             self.requests += entry.requests
             if entry.at_work and not exit.clean:
                 self._died_at_work(child, entry)
+        if self._pool.sizing.pool == PER_REQUEST and child.ladder is None and child.served and exit.clean:
+            self._wanted = max(0, self._wanted - 1)  # it has had its request: another one is for the next request
         super().ended(child, exit)
         self._pool.sizer.called()
         if exit.signal in _FATAL and self._crashes.add(monotonic()):

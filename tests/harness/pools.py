@@ -1,0 +1,114 @@
+"""An application in an adaptive pool, and clients of it."""
+
+from __future__ import annotations
+
+import re
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Callable
+
+from harness.fcgi import Reply, fetch
+from harness.process import Script, wait_until
+
+SITE = """
+import faulthandler, os, resource, signal, sys, time
+from harness.inside import say
+from fcgi_procmanager import *
+
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+kept = []
+
+def app(environ, start_response):
+    path, _, argument = environ["PATH_INFO"][1:].partition("/")
+    if path == "sleep":
+        time.sleep(float(argument))
+    if path == "wait":
+        open(f"{argument}.{os.getpid()}", "w").close()
+        while not os.path.exists(argument):
+            time.sleep(0.005)
+    if path == "kill":
+        os.kill(os.getpid(), getattr(signal, "SIG" + argument))
+    if path == "exit":
+        os._exit(3)
+    if path == "grow":
+        kept.append(bytearray(int(argument) << 20))
+    if path == "spin":
+        until = time.monotonic() + float(argument)
+        while time.monotonic() < until:
+            pass
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(os.getpid()).encode()]
+
+{more}
+WSGIServer(app, manager={manager}({arguments}), bindAddress=sys.argv[1]).run()
+"""
+
+
+class Pool:
+    """A pool that serves `SITE` at `address`."""
+
+    def __init__(self, run_script: Callable[..., Script], address: str) -> None:
+        self._run = run_script
+        self.address = address
+        self.script: Script
+
+    def start(self, arguments: str, workers: int, more: str = "", manager: str = "PoolManager", **kw: Any) -> Script:
+        source = SITE.replace("{more}", more).replace("{manager}", manager).replace("{arguments}", arguments)
+        self.script = self._run(source, args=[self.address], **kw)
+        self.script.wait_log("server .*: initialized", workers)
+        return self.script
+
+    def ask(self, path: str = "/", **kw: Any) -> Reply:
+        return fetch(self.address, path, **{"timeout": 30, **kw})
+
+    def pid_of(self, path: str = "/") -> int:
+        return int(self.ask(path).text)
+
+    def at_once(self, paths: list[str]) -> list[Future[Reply]]:
+        """All of these, each on a connection of its own."""
+        clients = ThreadPoolExecutor(len(paths))
+        asked = [clients.submit(self.ask, path) for path in paths]
+        clients.shutdown(wait=False)
+        return asked
+
+    @property
+    def started(self) -> int:
+        """How many workers have been forked so far."""
+        return len(re.findall(r"server \(pid \d+\) started$", self.script.log(), re.MULTILINE))
+
+
+class Steady:
+    """Requests without a pause from `clients` threads until it is left; what went wrong is in `failures`."""
+
+    def __init__(self, pool: Pool, clients: int, path: str = "/") -> None:
+        self._pool, self._path = pool, path
+        self._over = threading.Event()
+        self.failures: list[str] = []
+        self.pids: set[int] = set()
+        self.done = 0
+        self._threads = [threading.Thread(target=self._work) for _ in range(clients)]
+
+    def __enter__(self) -> Steady:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait(self, count: int, timeout: float = 60) -> None:
+        """So many more requests."""
+        until = self.done + count
+        wait_until(lambda: self.done >= until or self.failures, timeout, f"{count} requests")
+
+    def _work(self) -> None:
+        while not self._over.is_set():
+            try:
+                reply = self._pool.ask(self._path)
+                self.pids.add(int(reply.text))
+            except Exception as error:
+                self.failures.append(repr(error))
+                return
+            self.done += 1
