@@ -134,7 +134,6 @@ class PoolManager(ProcManager):
             self.retire_self(why)
         elif why := worn.wears(requests):
             worn.asked = True
-            self._worker.leaving.because(why)
             self._worker.report(WORN, why)
 
     def request_timed_out(self) -> None:

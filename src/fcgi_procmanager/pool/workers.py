@@ -28,7 +28,8 @@ _FATAL = (signal.SIGSEGV, signal.SIGBUS)
 
 
 class PoolWorkers(Workers):
-    """board: the scoreboard. requests: begun by those who are gone. retired: why workers were replaced, counted."""
+    """board: the scoreboard. requests: begun by those who are gone. started: workers so far. retired: how many were replaced for
+    which limit."""
 
     def __init__(self, manager: PoolManager, half: ManagerHalf) -> None:
         super().__init__(manager, half)
@@ -123,12 +124,10 @@ class PoolWorkers(Workers):
         if self._worn and self.children.ready > self._wanted:
             pid = next(iter(self._worn))
             reason = self._worn.pop(pid)
-            self.count_retired(reason)
+            limit = reason.partition(" ")[0]
+            self.retired[limit] = self.retired.get(limit, 0) + 1
+            self._manager.notify(f"replacing {WORKER} (pid {pid}): {reason}")
             self.retire([self.children.staying[pid]], self._manager.reload_timeout)
-
-    def count_retired(self, reason: str) -> None:
-        word = reason.partition(" (")[0].partition(":")[0].removeprefix("safe exit ")
-        self.retired[word] = self.retired.get(word, 0) + 1
 
     @property
     def next_at(self) -> float:  # type: ignore[override]
@@ -139,7 +138,7 @@ class PoolWorkers(Workers):
         for pid in old:
             del self._ages[pid]
             if pid in self.children.staying:
-                self._worn.setdefault(pid, f"safe exit after max_age ({self._pool.max_age:g} s)")
+                self._worn.setdefault(pid, f"max_age ({self._pool.max_age:g} s)")
         return super().turn(now) or bool(old)
 
     # -- how they end -------------------------------------------------------------------------------------------------

@@ -35,21 +35,21 @@ class Worn:
         return ""
 
     def wears(self, requests: int) -> str:
-        """Why it should be replaced when there is another one, in the same words; empty if it should not."""
+        """Why it should be replaced when there is another one: the limit, and what it has come to; empty if it should not."""
         if self.asked:
             return ""
         if 0 < self._ask_at <= requests:
-            return f"safe exit after max_requests ({requests})"
-        return self._too_large(requests)
+            return f"max_requests ({requests} requests)"
+        return self._too_large()
 
-    def _too_large(self, requests: int) -> str:
+    def _too_large(self) -> str:
         if not self._memory or monotonic() < self._look_at:
             return ""
         self._look_at = monotonic() + self._interval
         size = self._measure()
         if size <= self._memory:
             return ""
-        return f"safe exit due to memory limits exceeded after {requests} requests: {size >> 20} MB"
+        return f"max_memory ({size >> 20} MB)"
 
 
 def shortened(limit: int) -> int:

@@ -35,10 +35,6 @@ class Leaving:
         self._reason = self._reason or reason
         self.told = True
 
-    def because(self, reason: str) -> None:
-        """When it is told to leave, this is why."""
-        self._reason = self._reason or reason
-
     @property
     def retired(self) -> bool:
         """A limit was reached, or the application asked for the end of its worker."""
