@@ -93,6 +93,11 @@ class Workers(Part):
         return not workers.leaving and workers.ready >= self.wanted and not self._reloading
 
     @property
+    def reloading(self) -> bool:
+        """Some of an older generation have not been asked to leave yet."""
+        return self._reloading
+
+    @property
     def replaced(self) -> int:
         """Those who are ready, of the newest generation."""
         staying = self.children.staying.values()

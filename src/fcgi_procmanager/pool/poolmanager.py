@@ -8,6 +8,8 @@ Behaviour after POE::Component::Daemon 0.1004 and php-fpm 8, without their clock
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +17,20 @@ from ..basics import checks
 from ..basics.quantities import size, time
 from ..basics.printable import printable
 from ..basics.states import ROLLING
-from ..children.sizing import KINDS, PER_REQUEST, STATIC, Sizing
+from ..children.sizing import DYNAMIC, KINDS, PER_REQUEST, STATIC, Sizing
 from ..errors import RequestTimeout
 from ..ipc.channel import BUSY, WORN
 from ..ipc.scoreboard import Scoreboard, SharedSlot
 from ..manager.procmanager import ProcManager
+from ..status import table
 from . import timeouts
 from .babysitter import Babysitter
+from .census import Census
+from .control import Control, path_beside
 from .deadlines import Deadlines
+from .history import History
 from .sizer import Sizer
+from .statuspage import StatusPage
 from .workers import PoolWorkers
 from .worn import Worn
 
@@ -31,6 +38,12 @@ if TYPE_CHECKING:
     from ..manager.half import ManagerHalf
     from ..manager.parts import PoolPart
     from ..manager.workers import Workers
+
+
+_LIMITS = (
+    *("max_requests", "max_memory", "max_age", "request_timeout", "slow_after", "babysit", "emergency_restart_threshold"),
+    *("boot_timeout", "die_timeout", "drain_delay", "reload_timeout"),
+)
 
 
 class PoolManager(ProcManager):
@@ -50,6 +63,10 @@ class PoolManager(ProcManager):
     babysit: seconds between two looks for workers that do nothing but use a CPU, or hang while they start; 0 for never.
     emergency_restart_threshold, emergency_restart_interval: so many deaths by SIGSEGV or SIGBUS in so many seconds replace all
         workers; 0 for never.
+
+    pool_name: in what is shown of it. control: path of the socket on which the manager answers `fcgi-procmanager status`; None for
+        the PID file's with `.control` for `.pid`, and none without a PID file. status_listen: address on which it answers web servers
+        by FastCGI: /status (?json, ?full), /metrics, /ping; None for none.
 
     start_children, max_children, requests: POE's names of start_servers, n_processes and max_requests.
 
@@ -76,6 +93,9 @@ class PoolManager(ProcManager):
         babysit: float = 0,
         emergency_restart_threshold: int = 0,
         emergency_restart_interval: float = 60,
+        pool_name: str = "pool",
+        control: str | os.PathLike[str] | None = None,
+        status_listen: str | None = None,
         reload: str = ROLLING,
         **rest: Any,
     ) -> None:
@@ -99,13 +119,14 @@ class PoolManager(ProcManager):
         self.babysit = checks.seconds("babysit", babysit)
         self.emergency_restart_threshold = checks.count("emergency_restart_threshold", emergency_restart_threshold)
         self.emergency_restart_interval = checks.seconds("emergency_restart_interval", emergency_restart_interval)
+        self.pool_name = checks.text("pool_name", pool_name)
+        self.control = checks.path("control", control)
+        self.status_listen = checks.text("status_listen", status_listen or "")
+        self.census = Census(self)
         self.sizer = Sizer(self)
-        self.attend(self.sizer)
-        if self.slow_after or self.request_timeout:
-            self.attend(Deadlines(self))
-        if self.babysit:
-            self.attend(Babysitter(self))
+        self.deadlines = Deadlines(self)
         self._worn: Worn | None = None
+        self._attending = False
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
@@ -161,6 +182,50 @@ class PoolManager(ProcManager):
     def scoreboard(self) -> Scoreboard:
         """Manager: a new one. In a reload there are more workers than n_processes, and TTIN may add some."""
         return Scoreboard(max(64, 4 * self.n_processes))
+
+    def limits(self) -> dict[str, float | None]:
+        """Manager: all that is configured, None where there is no limit."""
+        sizing = self.sizing
+        found: dict[str, float | None] = {name: getattr(self, name) or None for name in _LIMITS}
+        found["n_processes"] = self.n_processes
+        if sizing.pool == DYNAMIC:
+            found.update(start_servers=sizing.start_servers, min_spare=sizing.min_spare, max_spare=sizing.max_spare)
+        if sizing.pool != STATIC:
+            found["process_idle_timeout"] = sizing.process_idle_timeout
+        return found
+
+    def status(self) -> str:
+        """Manager: how the pool is, as text. Source: the text of POE::Component::Daemon 0.1004 has the same facts."""
+        if self._half is None:
+            return f"{self.role} (pid {os.getpid()}): no pool here"
+        return table.render(self.census.take())
+
+    def manage(self) -> bool:
+        if self.n_processes and not self._attending:
+            self._attending = True
+            for part in self._own_parts():
+                self.attend(part)
+        return super().manage()
+
+    def _own_parts(self) -> Iterator[PoolPart]:
+        yield self.census
+        yield self.sizer
+        if self.slow_after or self.request_timeout:
+            yield self.deadlines
+        if self.babysit:
+            yield Babysitter(self)
+        if path := self.control_path:
+            yield Control(path, self.census)
+        if self.status_listen:
+            yield StatusPage(self.status_listen, self.census)
+            yield History(self.census)
+
+    @property
+    def control_path(self) -> str | None:
+        """Where the control socket is; None for nowhere."""
+        if self.control is not None:
+            return os.path.abspath(self.control)
+        return path_beside(os.fspath(self.pidfile)) if self.pidfile is not None else None
 
     def _make_workers(self, half: ManagerHalf) -> Workers:
         return PoolWorkers(self, half)

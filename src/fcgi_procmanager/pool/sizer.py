@@ -31,7 +31,7 @@ _EDGE: int = getattr(select, "EPOLLET", 0)
 
 
 class Sizer(PoolPart):
-    """saturated: how often more workers were wanted than there may be."""
+    """saturated: how often more workers were wanted than there may be. max_active: most workers at once that were in a request."""
 
     kind = "scoreboard"  # what it leaves to the manager's next image
 
@@ -45,7 +45,7 @@ class Sizer(PoolPart):
         self._due_at = FOREVER
         self._noticed_at = -FOREVER
         self._is_saturated = False
-        self.saturated = 0
+        self.saturated = self.max_active = 0
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ class Sizer(PoolPart):
 
     def leave(self) -> dict[str, Any] | None:
         left = self._workers.left()
-        left["saturated"] = self.saturated
+        left["saturated"], left["max_active"] = self.saturated, self.max_active
         return left
 
     @property
@@ -116,8 +116,10 @@ class Sizer(PoolPart):
         may_grow = verdict.wanted < sizing.n_processes
         # A connection that waits has started somebody already, who will say that he is ready.
         self._watch(may_grow and not load.idle)
-        if not may_grow or self._watched:
-            board.want_idle(0)
+        self.max_active = max(self.max_active, load.busy)
+        told = sizing.idle_wanted if may_grow and not self._watched else 0
+        # And by the one with whom more are busy than ever before.
+        board.want_idle(max(told, load.total - load.starting - self.max_active))
         self._note_saturation(verdict.saturated)
 
     @property

@@ -28,8 +28,8 @@ _FATAL = (signal.SIGSEGV, signal.SIGBUS)
 
 
 class PoolWorkers(Workers):
-    """board: the scoreboard. requests: begun by those who are gone. started: workers so far. retired: how many were replaced for
-    which limit."""
+    """board: the scoreboard. requests: begun by those who are gone. started: workers so far. died: those who were not asked to
+    leave. retired: how many were replaced for which limit. failed_starts: who has never become ready."""
 
     def __init__(self, manager: PoolManager, half: ManagerHalf) -> None:
         super().__init__(manager, half)
@@ -38,10 +38,11 @@ class PoolWorkers(Workers):
         self.deaths = Deaths()
         self.retired: dict[str, int] = {}
         self.requests = 0
-        self.started = 0
+        self.started = self.died = self.failed_starts = 0
         self._crashes = Crashes(manager.emergency_restart_threshold, manager.emergency_restart_interval)
         self._slots: dict[int, int] = {}  # pid -> slot
         self._worn: dict[int, str] = {}  # pid -> why it is to be replaced, in the order in which they said so
+        self._reasons: dict[int, str] = {}  # pid -> why it was replaced, of those who are leaving
         self._ages: dict[int, float] = {}  # pid -> when it is too old (monotonic seconds)
         self._wanted = manager.sizing.start()
 
@@ -123,11 +124,15 @@ class PoolWorkers(Workers):
             del self._worn[pid]
         if self._worn and self.children.ready > self._wanted:
             pid = next(iter(self._worn))
-            reason = self._worn.pop(pid)
+            reason = self._reasons[pid] = self._worn.pop(pid)
             limit = reason.partition(" ")[0]
             self.retired[limit] = self.retired.get(limit, 0) + 1
             self._manager.notify(f"replacing {WORKER} (pid {pid}): {reason}")
             self.retire([self.children.staying[pid]], self._manager.reload_timeout)
+
+    def reason(self, pid: int) -> str:
+        """Why it is, or will be, replaced; empty if it is not."""
+        return self._reasons.get(pid) or self._worn.get(pid, "")
 
     @property
     def next_at(self) -> float:  # type: ignore[override]
@@ -145,6 +150,7 @@ class PoolWorkers(Workers):
 
     def ended(self, child: Child, exit: Exit) -> None:
         self._worn.pop(child.pid, None)
+        self._reasons.pop(child.pid, None)
         self._ages.pop(child.pid, None)
         number = self._slots.pop(child.pid, None)
         entry = self.board.take_back(number) if number is not None else None
@@ -154,11 +160,16 @@ class PoolWorkers(Workers):
                 self._died_at_work(child, entry)
         if self._pool.sizing.pool == PER_REQUEST and child.ladder is None and child.served and exit.clean:
             self._wanted = max(0, self._wanted - 1)  # it has had its request: another one is for the next request
+        self.died += child.ladder is None and not exit.clean
         super().ended(child, exit)
         self._pool.sizer.called()
         if exit.signal in _FATAL and self._crashes.add(monotonic()):
             self._manager.notify("too many servers crashed: replacing all of them (emergency_restart_threshold)")
             self._half.reload()
+
+    def _could_not_start(self, child: Child, now: float) -> None:
+        self.failed_starts += 1
+        super()._could_not_start(child, now)
 
     def _died_at_work(self, child: Child, entry: Entry) -> None:
         if not entry.in_request:
@@ -184,6 +195,8 @@ class PoolWorkers(Workers):
             "requests": self.requests,
             "started": self.started,
             "deaths": self.deaths.count,
+            "died": self.died,
+            "failed_starts": self.failed_starts,
             "retired": self.retired,
         }
 
@@ -194,8 +207,9 @@ class PoolWorkers(Workers):
             self.board.close()
             self.board = Scoreboard(0, mine["descriptors"][0])
         self.requests, self.started = mine.get("requests", 0), mine.get("started", 0)
+        self.died, self.failed_starts = mine.get("died", 0), mine.get("failed_starts", 0)
         self.deaths.count, self.retired = mine.get("deaths", 0), mine.get("retired", {})
-        self._pool.sizer.saturated = mine.get("saturated", 0)
+        self._pool.sizer.saturated, self._pool.sizer.max_active = mine.get("saturated", 0), mine.get("max_active", 0)
         by_pid = {entry.pid: entry.number for entry in self.board.entries()}
         self._slots = {pid: by_pid[pid] for pid in self.children.pids if pid in by_pid}
         self._wanted = max(self._wanted, len(self.children.staying))
