@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Callable, NamedTuple
 
 from . import wording
+from .facts import facts, last_request
 from .snapshot import IDLE, IN_REQUEST, LEAVING, LONG, READING, STARTING, PoolStatus, WorkerStatus
 from .verdict import BUSY, DOWN, OK, verdict
 from .visible import columns, cut, padded, visible
@@ -18,8 +19,8 @@ NARROWEST = 20
 _LABEL = 10  # columns
 _GAP = "  "
 _LEAST_REQUEST = 18  # columns; what is left for the address is never less, as long as a column can be left out
-_DEADLIEST = 5  # so many deadly addresses are shown
-_LONGEST_TEXT = 2000  # columns of any string
+_SHORT_ITEM = 30  # columns
+_BOND = "\xa0"
 
 _RESET, _BOLD, _DIM = "\x1b[0m", "\x1b[1m", "\x1b[2m"
 _GREEN, _YELLOW, _RED, _BLUE = "\x1b[32m", "\x1b[33m", "\x1b[31m", "\x1b[34m"
@@ -60,96 +61,18 @@ def render(pool: PoolStatus, width: int = 80, colour: bool = False, full: bool =
     return "".join(f"{line}\n" for line in lines)
 
 
-def facts(pool: PoolStatus) -> list[tuple[str, str]]:
-    """What is to be said of the pool besides its workers: a label and a text for each, not escaped. Without what is nothing."""
-    said = [
-        ("pool", _identity(pool)),
-        ("listens", ", ".join(pool.listeners)),
-        ("workers", _census(pool)),
-        ("queue", _queue(pool)),
-        ("requests", _requests(pool)),
-        ("trouble", _counted(pool.deaths, "killed in a request", pool.failed_starts, "failed to start")),
-        ("replaced", _counted(pool.respawns, "in all") + _reasons(pool.retired)),
-        ("reloads", _reloads(pool)),
-        ("deadly", _deadly(pool)),
-        ("limits", ", ".join(f"{name} {wording.limit(name, value)}" for name, value in _set(pool.limits))),
-    ]
-    return [(label, text) for label, text in said if text]
-
-
-def _identity(pool: PoolStatus) -> str:
-    parts = [pool.name, pool.kind, f"manager {pool.pid}", f"up {wording.duration(pool.uptime)}"]
-    return ", ".join(filter(None, [*parts, f"version {pool.version}" if pool.version else ""]))
-
-
-def _census(pool: PoolStatus) -> str:
-    states = {"idle": pool.idle, "in a request": pool.active, "starting": pool.count(STARTING), "leaving": pool.count(LEAVING)}
-    ceiling = "" if pool.ceiling is None else f" of {wording.number(pool.ceiling)}"
-    there = ", ".join(f"{wording.number(count)} {state}" for state, count in states.items() if count) or "none"
-    full = f"; full {_times(pool.max_children_reached)}" if pool.max_children_reached else ""
-    return f"{there}; at most {wording.number(pool.max_active)}{ceiling} in a request at once{full}"
-
-
-def _queue(pool: PoolStatus) -> str:
-    if pool.queue is None:
-        return "not known"
-    limit = "" if pool.queue_limit is None else f" of {wording.number(pool.queue_limit)}"
-    at_least = "" if pool.queue_is_exact else "at least "
-    return f"{at_least}{wording.number(pool.queue)}{limit} waiting, {wording.number(pool.max_queue)} at most so far"
-
-
-def _requests(pool: PoolStatus) -> str:
-    rate = f", {pool.accepted / pool.uptime:.3g} a second" if pool.uptime >= 1 else ""
-    more = _counted(pool.slow, "slow", pool.timeouts, "timed out")
-    return f"{wording.number(pool.accepted)}{rate}{', ' if more else ''}{more}"
-
-
-def _reloads(pool: PoolStatus) -> str:
-    failure = f"the last one failed: {pool.reload_failure}" if pool.reload_failure else ""
-    return ", ".join(filter(None, [wording.number(pool.reloads) if pool.reloads else "", failure]))
-
-
-def _deadly(pool: PoolStatus) -> str:
-    worst = sorted(pool.deadly, key=lambda deadly: -deadly.count)[:_DEADLIEST]
-    return ", ".join(f"{cut(request(one.method, one.uri), 60)} {_times(one.count)}" for one in worst)
-
-
-def _reasons(retired: Mapping[str, int]) -> str:
-    asked = ", ".join(f"{reason} {wording.number(count)}" for reason, count in sorted(retired.items()) if count)
-    return f"; asked to leave: {asked}" if asked else ""
-
-
-def _set(limits: Mapping[str, wording.Limit]) -> Iterator[tuple[str, wording.Limit]]:
-    return ((name, value) for name, value in limits.items() if value is not None)
-
-
-def _counted(*pairs: object) -> str:
-    """`3 slow, 1 timed out` of (3, "slow", 1, "timed out"), without those that are 0."""
-    counts, words = pairs[::2], pairs[1::2]
-    return ", ".join(f"{wording.number(int(str(count)))} {word}" for count, word in zip(counts, words) if count)
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{wording.number(count)} times"
-
-
-def request(method: str, uri: str) -> str:
-    """As people write it, escaped; nothing when there is none."""
-    return visible(f"{method} {uri}".strip(), _LONGEST_TEXT)
-
-
-def last_request(worker: WorkerStatus) -> str:
-    """What a worker does or has done, and why it leaves."""
-    reason = f"[{visible(worker.reason, _LONGEST_TEXT)}] " if worker.reason else ""
-    return reason + request(worker.method, worker.uri)
-
-
 def _about(pool: PoolStatus, width: int) -> Iterator[str]:
     """A label, then its text, over as many lines as it takes."""
     room = width - _LABEL
     for label, text in facts(pool):
-        for number, line in enumerate(_wrapped(visible(text, _LONGEST_TEXT), room)):
-            yield padded("" if number else label, _LABEL) + line
+        for number, line in enumerate(_wrapped(_bound(text), room)):
+            yield padded("" if number else label, _LABEL) + line.replace(_BOND, " ")
+
+
+def _bound(text: str) -> str:
+    """With the words of each short item of a list kept together. The bond is not in a visible text."""
+    items = text.split(", ")
+    return ", ".join(item.replace(" ", _BOND) if columns(item) <= _SHORT_ITEM else item for item in items)
 
 
 def _wrapped(text: str, width: int) -> Iterator[str]:
