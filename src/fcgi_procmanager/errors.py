@@ -36,4 +36,4 @@ class RequestTimeout(BaseException):
 
 
 class ProtocolError(ProcManagerError):
-    """The peer's move: bytes that are not FastCGI, or more of them than the limits allow."""
+    """The peer's move: bytes that are not FastCGI, or more of them than the limits allow; a status that is none."""
