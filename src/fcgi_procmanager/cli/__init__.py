@@ -21,6 +21,7 @@ from .demo import add as add_demo
 from .exec import add as add_exec
 from .messages import PROGRAM, complain
 from .serve import add as add_serve
+from .status import add as add_status
 
 __all__ = ["main"]
 
@@ -55,6 +56,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (add_serve, add_exec, add_demo, add_control, add_check):
+    for add in (add_serve, add_exec, add_demo, add_control, add_status, add_check):
         add(commands)
     return parser

@@ -12,7 +12,6 @@ import struct
 from typing import TYPE_CHECKING
 
 from ..errors import ProtocolError
-from ..status import wire
 from .answers import Answers, Conversation
 
 if TYPE_CHECKING:
@@ -61,4 +60,6 @@ class _Question(Conversation):
             return None
         if line not in (b"status", b"status full"):
             raise ProtocolError("no such question")
+        from ..status import wire  # not above: workers would have it too
+
         return wire.encode(self._census.take(full=line.endswith(b"full")))

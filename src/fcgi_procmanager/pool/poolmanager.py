@@ -22,7 +22,6 @@ from ..errors import RequestTimeout
 from ..ipc.channel import BUSY, WORN
 from ..ipc.scoreboard import Scoreboard, SharedSlot
 from ..manager.procmanager import ProcManager
-from ..status import table
 from . import timeouts
 from .babysitter import Babysitter
 from .census import Census
@@ -198,6 +197,8 @@ class PoolManager(ProcManager):
         """Manager: how the pool is, as text. Source: the text of POE::Component::Daemon 0.1004 has the same facts."""
         if self._half is None:
             return f"{self.role} (pid {os.getpid()}): no pool here"
+        from ..status import table
+
         return table.render(self.census.take())
 
     def manage(self) -> bool:

@@ -6,20 +6,17 @@ operator's decision. The last part of a path decides, so it may be published bel
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Callable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Callable, NamedTuple
 
 from ..errors import ConfigError
 from ..fastcgi import protocol
-from ..status import jsonform, metrics, page
-from ..status.snapshot import PoolStatus
-from ..status.verdict import verdict
 from .answers import Answers, Conversation
 
 if TYPE_CHECKING:
     from .census import Census
 
-_PLAIN = "text/plain; charset=utf-8"
+_PLAIN = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
 
 
 class StatusPage(Answers):
@@ -52,46 +49,60 @@ class _Request(Conversation):
         return b"".join((parser.unsent, *records, end))
 
 
+class _Reply(NamedTuple):
+    status: str
+    headers: Iterable[tuple[str, str]]
+    body: bytes
+
+
 def respond(census: Census, params: Mapping[str, str]) -> bytes:
     """A whole CGI reply."""
+    method = params.get("REQUEST_METHOD", "GET")
+    reply = _reply(census, params, method)
+    lines = [f"Status: {reply.status}", *(f"{name}: {value}" for name, value in reply.headers)]
+    head = "\r\n".join([*lines, f"Content-Length: {len(reply.body)}", "", ""])
+    return head.encode("latin-1") + (b"" if method == "HEAD" else reply.body)
+
+
+def _reply(census: Census, params: Mapping[str, str], method: str) -> _Reply:
     path = params.get("SCRIPT_NAME", "") + params.get("PATH_INFO", "") or params.get("REQUEST_URI", "").partition("?")[0]
     answer = _ANSWERS.get(path.rstrip("/").rpartition("/")[2])
-    method = params.get("REQUEST_METHOD", "GET")
     if method not in ("GET", "HEAD"):
-        status, kind, body = "405 Method Not Allowed", _PLAIN, b"GET is all that there is here\n"
-    elif answer is None:
-        status, kind, body = "404 Not Found", _PLAIN, b"there is /status, /metrics and /ping\n"
-    else:
-        words = {word for word in params.get("QUERY_STRING", "").replace(";", "&").split("&") if word}
-        try:
-            status, kind, body = answer(census, words)
-        except ConfigError as error:  # a library that is not installed
-            status, kind, body = "501 Not Implemented", _PLAIN, f"{error}\n".encode()
-    head = f"Status: {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\nCache-Control: no-store\r\n"
-    safe = "X-Content-Type-Options: nosniff\r\nContent-Security-Policy: default-src 'none'; style-src 'unsafe-inline'\r\n\r\n"
-    return (head + safe).encode() + (b"" if method == "HEAD" else body)
+        return _Reply("405 Method Not Allowed", (*_PLAIN, ("Allow", "GET, HEAD")), b"GET is all that there is here\n")
+    if answer is None:
+        return _Reply("404 Not Found", _PLAIN, b"there is /status, /metrics and /ping\n")
+    try:
+        return answer(census, set(params.get("QUERY_STRING", "").replace(";", "&").split("&")))
+    except ConfigError as error:  # a library that is not installed
+        return _Reply("501 Not Implemented", _PLAIN, f"{error}\n".encode())
 
 
-def _status(census: Census, words: set[str]) -> tuple[str, str, bytes]:
+# What makes the forms is loaded when somebody asks for one: not before the first workers are forked, which would have it too.
+
+
+def _status(census: Census, words: set[str]) -> _Reply:
     found = census.take("full" in words)
     if "json" in words:
-        return "200 OK", jsonform.CONTENT_TYPE, jsonform.render(found, "full" in words)
-    return "200 OK", page.CONTENT_TYPE, page.render(found)
+        from ..status import jsonform
+
+        return _Reply("200 OK", (("Content-Type", jsonform.CONTENT_TYPE), *_PLAIN[1:]), jsonform.render(found, "full" in words))
+    from ..status import page
+
+    return _Reply("200 OK", page.HEADERS, page.render(found))
 
 
-def _metrics(census: Census, words: set[str]) -> tuple[str, str, bytes]:
-    return "200 OK", metrics.CONTENT_TYPE, metrics.render([census.take("full" in words)])
+def _metrics(census: Census, words: set[str]) -> _Reply:
+    from ..status import metrics
+
+    return _Reply("200 OK", (("Content-Type", metrics.CONTENT_TYPE), *_PLAIN[1:]), metrics.render([census.take("full" in words)]))
 
 
-def _ping(census: Census, words: set[str]) -> tuple[str, str, bytes]:
+def _ping(census: Census, words: set[str]) -> _Reply:
+    from ..status.verdict import verdict
+
     judged = verdict(census.take())
     answer = "pong" if judged.http_status.startswith("200") else str(judged)
-    return judged.http_status, _PLAIN, f"{answer}\n".encode()
+    return _Reply(judged.http_status, _PLAIN, f"{answer}\n".encode())
 
 
-
-_ANSWERS: dict[str, Callable[[Census, set[str]], tuple[str, str, bytes]]] = {
-    "status": _status,
-    "metrics": _metrics,
-    "ping": _ping,
-}
+_ANSWERS: dict[str, Callable[[Census, set[str]], _Reply]] = {"status": _status, "metrics": _metrics, "ping": _ping}

@@ -47,10 +47,12 @@ class Backlogs:
 
     def of(self, listener: socket.socket) -> Backlog:
         try:
+            found: Backlog | None
             if listener.family == socket.AF_UNIX:
                 found = self._of_unix(listener)
             else:
-                found = Backlog(*_TCP_QUEUE.unpack(listener.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 32)), True)
+                waiting, limit = _TCP_QUEUE.unpack(listener.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 32))
+                found = Backlog(waiting, limit, True)
         except (OSError, struct.error, TypeError):
             found = None
         return found if found is not None else Backlog(int(any_readable(listener.fileno())))
@@ -89,7 +91,8 @@ def _queue(answer: bytes, inode: int) -> Backlog | None:
     while at + _ATTRIBUTE.size <= len(answer):
         length, kind = _ATTRIBUTE.unpack_from(answer, at)
         if kind == _RQLEN:
-            return Backlog(*_QUEUE.unpack_from(answer, at + _ATTRIBUTE.size), True)
+            waiting, limit = _QUEUE.unpack_from(answer, at + _ATTRIBUTE.size)
+            return Backlog(waiting, limit, True)
         if length < _ATTRIBUTE.size:
             return None
         at += (length + 3) & ~3
