@@ -161,7 +161,9 @@ def test_a_request_that_says_that_it_takes_long_may(pool: Pool) -> None:
 def test_a_slow_request_is_reported_once_with_its_stack(pool: Pool) -> None:
     script = pool.start("1, slow_after=0.2", 1)
     assert pool.ask("/sleep/1.2?a=b").status == 200
-    script.wait_log(r"slow request: GET /sleep/1\.2\?a=b for 0\.\d s in server \(pid \d+\), its request 1\n.*\n.*in app$")
+    script.wait_log(
+        r"slow request: GET /sleep/1\.2\?a=b for 0\.\d s in server \(pid \d+\), its request 1\n.*\n.*in app$"
+    )
     assert script.log().count("slow request") == 1
     assert pool.ask("/sleep/0.7").status == 200
     script.wait_log("slow request: GET /sleep/0.7 ")
@@ -245,7 +247,9 @@ def test_a_deadly_request_has_a_name(pool: Pool, kind: str) -> None:
     script = pool.start(f"3, pool={kind!r}", 1)
     for number in range(1, 5):
         assert dies(pool, f"/kill/SEGV?number={number}")
-        script.wait_log(rf"server \(pid \d+\) died in GET /kill/SEGV\?number={number} \(its request \d+, after \d+\.\d s\)")
+        script.wait_log(
+            rf"server \(pid \d+\) died in GET /kill/SEGV\?number={number} \(its request \d+, after \d+\.\d s\)"
+        )
     assert script.log().count("GET /kill/SEGV has ended 3 servers") == 1
     assert pool.ask().status == 200
     assert script.stop() == 0

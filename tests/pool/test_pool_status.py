@@ -68,7 +68,11 @@ def test_a_table_for_a_person(pool: Pool, control: Path) -> None:
 def test_the_pid_file_says_where_it_is(pool: Pool, tmp_path: Path) -> None:
     script = pool.start(f"2, pidfile={str(tmp_path / 'run.pid')!r}", 2)
     done = subprocess.run(
-        [*COMMAND, "status", "--pidfile", str(tmp_path / "run.pid")], capture_output=True, text=True, timeout=60, check=False
+        [*COMMAND, "status", "--pidfile", str(tmp_path / "run.pid")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert done.returncode == 0
     assert (tmp_path / "run.control").stat().st_mode & 0o777 == 0o600

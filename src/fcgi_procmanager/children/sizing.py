@@ -67,7 +67,9 @@ class Sizing:
         self.n_processes = n_processes
         self.process_idle_timeout = checks.seconds("process_idle_timeout", process_idle_timeout)
         if pool == DYNAMIC:
-            self.start_servers, self.min_spare, self.max_spare = spares(n_processes, start_servers, min_spare, max_spare)
+            self.start_servers, self.min_spare, self.max_spare = spares(
+                n_processes, start_servers, min_spare, max_spare
+            )
         else:
             for name, value in (("start_servers", start_servers), ("min_spare", min_spare), ("max_spare", max_spare)):
                 if value is not None:

@@ -18,6 +18,7 @@ from ..manager import handover
 from ..manager.half import ManagerHalf
 from ..manager.parts import PoolPart
 from ..manager.procmanager import ProcManager
+from ..pool.poolmanager import PoolManager
 from ..sockets.listener import Listener
 from .messages import story
 from .watch import Watch
@@ -160,6 +161,8 @@ def host(
     url = web.url if web is not None else None
     is_first = on_ready is not None and not handover.is_there()
     greet = (lambda: on_ready(manager, url)) if is_first else None  # type: ignore[misc]
+    if web is not None and isinstance(manager, PoolManager) and not manager.status_listen:
+        manager.status_listen = web.status_socket()
     hosting = Hosting(manager, application, greet, is_outdated)
     for part in (hosting, *parts):
         manager.attend(part)

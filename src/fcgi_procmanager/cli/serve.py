@@ -13,8 +13,11 @@ from ..basics.states import PLAIN, ROLLING
 from ..errors import ConfigError
 from ..manager import handover
 from ..manager.procmanager import ProcManager
+from ..pool.poolmanager import PoolManager
 from ..sockets.addresses import parse_address
+from .adaptive import adaptive_settings, add_adaptive_options
 from .arguments import Options, size, whole
+from .caddy import STATUS_PATH
 from .deployed import Deployed
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, load_class, search_here
@@ -60,6 +63,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     add_pool_options(parser, "workers")
     add("--touch", metavar="FILE", help="do what USR2 does whenever this file changes")
     add("--watch", action="store_true", help="for development: reload when a Python file here, or below, changes")
+    add_adaptive_options(parser)
     add("--reload-mode", choices=(ROLLING, PLAIN), default=ROLLING, help=_RELOAD_MODE)
 
 
@@ -80,13 +84,14 @@ def _live(options: Options, place: Place, settings: dict[str, Any], surroundings
     _change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()
-    base = load_class(options.manager, ProcManager) if options.manager else ProcManager
+    base = load_class(options.manager, ProcManager) if options.manager else PoolManager
+    settings.update(adaptive_settings(options, base))
     application = Application(lambda: load(options.application), options.preload)
     if options.preload and not handover.is_there():
         application.load()  # before anything is bound
     limits = {} if options.body_limit is None else {"body_limit": options.body_limit}
     parts = [Touch(touched)] if touched is not None else []
-    in_manager = options.preload or base is not ProcManager
+    in_manager = options.preload or options.manager is not None
     return host(
         application,
         place,
@@ -110,7 +115,8 @@ def _check_watch(options: Options) -> None:
 
 def _greet(manager: ProcManager, url: str | None) -> None:
     if url is not None:
-        manager.notify(f"serving {url}")
+        status = f"; its status, from this machine: {url}{STATUS_PATH[1:]}" if isinstance(manager, PoolManager) else ""
+        manager.notify(f"serving {url}{status}")
 
 
 def _place(options: Options) -> Place:

@@ -37,7 +37,9 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     parser.set_defaults(run=run, parser=parser)
     add_address(parser)
     parser.add_argument("--json", action="store_true", help="as JSON, with the keys of php-fpm and more")
-    parser.add_argument("--full", action="store_true", help="with the proportional memory (PSS), and JSON with each worker")
+    parser.add_argument(
+        "--full", action="store_true", help="with the proportional memory (PSS), and JSON with each worker"
+    )
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:
@@ -75,9 +77,13 @@ def ask(path: str, full: bool = False) -> PoolStatus:
         except (FileNotFoundError, ConnectionRefusedError):
             raise ControlError(f"not running: nobody listens on {path}, the control socket of a pool") from None
         except PermissionError:
-            raise ControlError(f"{path}: this user may not ask: run this as the owner of the pool, or as root") from None
+            raise ControlError(
+                f"{path}: this user may not ask: run this as the owner of the pool, or as root"
+            ) from None
         except OSError as error:
-            raise ControlError(f"{path}: {error.strerror or error}: name the control socket of a running pool") from None
+            raise ControlError(
+                f"{path}: {error.strerror or error}: name the control socket of a running pool"
+            ) from None
     if not answer:
         raise ControlError(f"{path}: the manager did not answer: it answers its own user and root")
     return wire.decode(answer)

@@ -91,7 +91,7 @@ class FastCGI:
             self.manager.add_busy_check(self.busy)
             atexit.register(self._finish_in_hand)
 
-    def accept(self) -> Request | None:
+    def accept(self) -> Request | None:  # noqa: PLR0912 - each call would cost every request
         """The next request, or None once this worker should leave. A request in hand that was not finished is."""
         if self._in_hand is not None:
             self._in_hand.finish()

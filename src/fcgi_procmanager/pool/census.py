@@ -100,7 +100,9 @@ class Census(PoolPart):
     def sample(self) -> Sample:
         """This moment, for the history; cheaper than the whole."""
         found = self.take()
-        return Sample(found.now, found.idle, found.active, found.count(snapshot.STARTING), found.queue or 0, found.accepted)
+        return Sample(
+            found.now, found.idle, found.active, found.count(snapshot.STARTING), found.queue or 0, found.accepted
+        )
 
     @property
     def _phase(self) -> str:

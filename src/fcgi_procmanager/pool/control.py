@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
-from ..errors import ProtocolError
+from ..errors import ListenError, ProtocolError
 from .answers import Answers, Conversation
 
 if TYPE_CHECKING:
+    from ..manager.half import ManagerHalf
     from .census import Census
 
 _CREDENTIALS = struct.Struct("=3i")  # pid, uid, gid of SO_PEERCRED
@@ -30,9 +31,19 @@ def path_beside(pidfile: str) -> str:
 class Control(Answers):
     kind = "control"  # what it leaves to the manager's next image
 
-    def __init__(self, path: str, census: Census) -> None:
+    def __init__(self, path: str, census: Census, notify: Callable[[str], None] | None = None) -> None:
+        """notify: nobody has asked for this path: where it cannot be had, it is said so, and the pool starts without it."""
         super().__init__(path, MODE)
         self._census = census
+        self._notify = notify
+
+    def begin(self, half: ManagerHalf) -> None:
+        try:
+            super().begin(half)
+        except ListenError as error:
+            if self._notify is None:
+                raise
+            self._notify(f"no control socket: {error}")
 
     def admits(self, sock: socket.socket) -> bool:
         """The mode of the file does not hold for a descriptor that somebody has handed on, nor on every system."""

@@ -21,7 +21,6 @@ from ..basics.clock import FOREVER, monotonic
 from ..basics.printable import printable
 from ..children.registry import WORKER, Child
 from ..ipc.scoreboard import BUSY, Entry
-from ..manager import handover
 from ..manager.parts import PoolPart
 from . import stacks, timeouts
 

@@ -14,13 +14,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..basics import checks
-from ..basics.quantities import size, time
 from ..basics.printable import printable
+from ..basics.quantities import size, time
 from ..basics.states import ROLLING
 from ..children.sizing import DYNAMIC, KINDS, PER_REQUEST, STATIC, Sizing
 from ..errors import RequestTimeout
 from ..ipc.channel import BUSY, WORN
-from ..ipc.scoreboard import Scoreboard, SharedSlot
+from ..ipc.scoreboard import Scoreboard
 from ..manager.procmanager import ProcManager
 from . import timeouts
 from .babysitter import Babysitter
@@ -40,7 +40,15 @@ if TYPE_CHECKING:
 
 
 _LIMITS = (
-    *("max_requests", "max_memory", "max_age", "request_timeout", "slow_after", "babysit", "emergency_restart_threshold"),
+    *(
+        "max_requests",
+        "max_memory",
+        "max_age",
+        "request_timeout",
+        "slow_after",
+        "babysit",
+        "emergency_restart_threshold",
+    ),
     *("boot_timeout", "die_timeout", "drain_delay", "reload_timeout"),
 )
 
@@ -216,7 +224,7 @@ class PoolManager(ProcManager):
         if self.babysit:
             yield Babysitter(self)
         if path := self.control_path:
-            yield Control(path, self.census)
+            yield Control(path, self.census, self.notify if self.control is None else None)
         if self.status_listen:
             yield StatusPage(self.status_listen, self.census)
             yield History(self.census)

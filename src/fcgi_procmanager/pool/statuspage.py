@@ -16,7 +16,11 @@ from .answers import Answers, Conversation
 if TYPE_CHECKING:
     from .census import Census
 
-_PLAIN = (("Content-Type", "text/plain; charset=utf-8"), ("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"))
+_PLAIN = (
+    ("Content-Type", "text/plain; charset=utf-8"),
+    ("Cache-Control", "no-store"),
+    ("X-Content-Type-Options", "nosniff"),
+)
 
 
 class StatusPage(Answers):
@@ -65,7 +69,9 @@ def respond(census: Census, params: Mapping[str, str]) -> bytes:
 
 
 def _reply(census: Census, params: Mapping[str, str], method: str) -> _Reply:
-    path = params.get("SCRIPT_NAME", "") + params.get("PATH_INFO", "") or params.get("REQUEST_URI", "").partition("?")[0]
+    path = (
+        params.get("SCRIPT_NAME", "") + params.get("PATH_INFO", "") or params.get("REQUEST_URI", "").partition("?")[0]
+    )
     answer = _ANSWERS.get(path.rstrip("/").rpartition("/")[2])
     if method not in ("GET", "HEAD"):
         return _Reply("405 Method Not Allowed", (*_PLAIN, ("Allow", "GET, HEAD")), b"GET is all that there is here\n")
@@ -85,7 +91,9 @@ def _status(census: Census, words: set[str]) -> _Reply:
     if "json" in words:
         from ..status import jsonform
 
-        return _Reply("200 OK", (("Content-Type", jsonform.CONTENT_TYPE), *_PLAIN[1:]), jsonform.render(found, "full" in words))
+        return _Reply(
+            "200 OK", (("Content-Type", jsonform.CONTENT_TYPE), *_PLAIN[1:]), jsonform.render(found, "full" in words)
+        )
     from ..status import page
 
     return _Reply("200 OK", page.HEADERS, page.render(found))
@@ -94,7 +102,9 @@ def _status(census: Census, words: set[str]) -> _Reply:
 def _metrics(census: Census, words: set[str]) -> _Reply:
     from ..status import metrics
 
-    return _Reply("200 OK", (("Content-Type", metrics.CONTENT_TYPE), *_PLAIN[1:]), metrics.render([census.take("full" in words)]))
+    return _Reply(
+        "200 OK", (("Content-Type", metrics.CONTENT_TYPE), *_PLAIN[1:]), metrics.render([census.take("full" in words)])
+    )
 
 
 def _ping(census: Census, words: set[str]) -> _Reply:

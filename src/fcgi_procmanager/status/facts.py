@@ -36,7 +36,12 @@ def _identity(pool: PoolStatus) -> str:
 
 
 def _census(pool: PoolStatus) -> str:
-    states = {"idle": pool.idle, "in a request": pool.active, "starting": pool.count(STARTING), "leaving": pool.count(LEAVING)}
+    states = {
+        "idle": pool.idle,
+        "in a request": pool.active,
+        "starting": pool.count(STARTING),
+        "leaving": pool.count(LEAVING),
+    }
     ceiling = "" if pool.ceiling is None else f" of {wording.number(pool.ceiling)}"
     there = ", ".join(f"{wording.number(count)} {state}" for state, count in states.items() if count) or "none"
     full = f"; full {_times(pool.max_children_reached)}" if pool.max_children_reached else ""
