@@ -6,6 +6,7 @@ told to preload: what the manager has imported, a worker that is started by HUP 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Callable
@@ -103,6 +104,7 @@ class Hosting(PoolPart):
         self._half = half
         if self._application.preload:
             self._application.load()
+            gc.collect()  # what is garbage now would be kept for good: the manager freezes what is there when it forks
 
     def turn(self, now: float) -> bool:
         if self._half is None or (self._kept is None and self._on_ready is None):

@@ -6,12 +6,12 @@ Runs in the manager. Must never wait, nor change anything.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from .. import __version__
 from ..basics.clock import FOREVER, monotonic
 from ..basics.states import ManagerState
 from ..children.registry import Child
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from ..manager.half import ManagerHalf
     from .poolmanager import PoolManager
     from .workers import PoolWorkers
+
+
+_VERSION: str = sys.modules[__name__.partition(".")[0]].__version__  # of the package, which is loaded before its modules
 
 
 class Census(PoolPart):
@@ -74,7 +77,7 @@ class Census(PoolPart):
             started=self.started,
             now=now,
             pid=os.getpid(),
-            version=__version__,
+            version=_VERSION,
             listeners=tuple(listener.describe() for listener in manager.listeners),
             accepted=workers.requests + sum(worker.requests for worker in found),
             queue=queue.waiting,
