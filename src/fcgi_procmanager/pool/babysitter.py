@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-import psutil
-
 from ..basics.clock import FOREVER, monotonic
 from ..children.registry import WORKER, Child
 from ..ipc.scoreboard import LONG
@@ -107,6 +105,8 @@ class Babysitter(PoolPart):
 
 
 def _cpu(pid: int) -> float | None:
+    import psutil  # not above: few pools ask for it
+
     try:
         times = psutil.Process(pid).cpu_times()
     except psutil.Error:

@@ -10,8 +10,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from ..basics.clock import FOREVER, monotonic
 from ..basics.states import ManagerState
 from ..children.registry import Child
@@ -157,6 +155,8 @@ def _state(child: Child, entry: Entry) -> str:
 
 
 def _memory(pid: int, full: bool) -> tuple[int | None, int | None]:
+    import psutil  # not above: workers would have it too
+
     try:
         process = psutil.Process(pid)
         if not full:

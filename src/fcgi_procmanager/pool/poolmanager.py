@@ -29,7 +29,6 @@ from .control import Control, path_beside
 from .deadlines import Deadlines
 from .history import History
 from .sizer import Sizer
-from .statuspage import StatusPage
 from .workers import PoolWorkers
 from .worn import Worn
 
@@ -226,6 +225,8 @@ class PoolManager(ProcManager):
         if path := self.control_path:
             yield Control(path, self.census, self.notify if self.control is None else None)
         if self.status_listen:
+            from .statuspage import StatusPage  # not above: it speaks FastCGI
+
             yield StatusPage(self.status_listen, self.census)
             yield History(self.census)
 

@@ -8,19 +8,19 @@ happens, and the manager asks once more.
 from __future__ import annotations
 
 import signal
+import sys
+from collections.abc import Iterator
 from types import CodeType, FrameType
 from typing import Callable
-
-from ..fastcgi.adopted import Adopted
-from ..fastcgi.response import Response
-from ..fastcgi.wsgi import WSGIServer
 
 SIGNAL = "RTMIN" if hasattr(signal, "SIGRTMIN") else "VTALRM"
 
 _PACKAGE = __name__.partition(".")[0]
-# From where the application is called, and its reply asked for.
-_CALLERS: frozenset[CodeType] = frozenset(
-    function.__code__ for function in (WSGIServer.handler, Adopted.handler, Response.send, Response._send_pieces)
+# From where the application is called, and its reply asked for: module, class, methods.
+_CALLERS = (
+    ("fastcgi.wsgi", "WSGIServer", ("handler",)),
+    ("fastcgi.adopted", "Adopted", ("handler",)),
+    ("fastcgi.response", "Response", ("send", "_send_pieces")),
 )
 
 
@@ -41,9 +41,17 @@ def _is_of_application(frame: FrameType | None) -> bool:
         return False
     while frame is not None:
         if _is_ours(frame):
-            return frame.f_code in _CALLERS
+            return frame.f_code in _callers()
         frame = frame.f_back
     return True
+
+
+def _callers() -> Iterator[CodeType]:
+    """Of the modules that are loaded: a script may have a loop of its own."""
+    for module, name, methods in _CALLERS:
+        found = getattr(sys.modules.get(f"{_PACKAGE}.{module}"), name, None)
+        if found is not None:
+            yield from (getattr(found, method).__code__ for method in methods)
 
 
 def _is_ours(frame: FrameType) -> bool:
