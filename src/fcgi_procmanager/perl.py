@@ -345,6 +345,9 @@ class Dynamic(ProcManager, PoolManager):
         "delta_time": checks.seconds,
         "max_requests": checks.count,
     }
+    min_nproc: int
+    max_nproc: int
+    delta_time: float
     DEFAULTS = {"min_nproc": 0, "max_nproc": 8, "delta_nproc": 5, "delta_time": 5}
 
     def pm_manage(self, /, **parameters: Any) -> bool:

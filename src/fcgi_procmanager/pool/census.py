@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from .workers import PoolWorkers
 
 
-_VERSION: str = sys.modules[__name__.partition(".")[0]].__version__  # of the package, which is loaded before its modules
+_VERSION: str = sys.modules[
+    __name__.partition(".")[0]
+].__version__  # of the package, which is loaded before its modules
 
 
 class Census(PoolPart):

@@ -9,6 +9,7 @@ Behaviour after POE::Component::Daemon 0.1004 and php-fpm 8, without their clock
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ..basics import checks
 from ..basics.printable import printable
 from ..basics.quantities import size, time
-from ..basics.states import ROLLING
+from ..basics.states import ROLLING, Role
 from ..children.sizing import DYNAMIC, KINDS, PER_REQUEST, STATIC, Sizing
 from ..errors import RequestTimeout
 from ..ipc.channel import BUSY, WORN
@@ -27,6 +28,7 @@ from .babysitter import Babysitter
 from .census import Census
 from .control import Control, path_beside
 from .deadlines import Deadlines
+from .foreign import Foreign
 from .history import History
 from .sizer import Sizer
 from .workers import PoolWorkers
@@ -129,6 +131,7 @@ class PoolManager(ProcManager):
         self.control = checks.path("control", control)
         self.status_listen = checks.text("status_listen", status_listen or "")
         self.census = Census(self)
+        self._foreign = Foreign()
         self.sizer = Sizer(self)
         self.deadlines = Deadlines(self)
         self._worn: Worn | None = None
@@ -189,6 +192,19 @@ class PoolManager(ProcManager):
         """Manager: a new one. In a reload there are more workers than n_processes, and TTIN may add some."""
         return Scoreboard(max(64, 4 * self.n_processes))
 
+    def foreign_child(self, pid: int) -> None:
+        """Manager: a child that the application has started there. It gets TERM when the pool stops, and its end is not announced. Source:
+        POE::Component::Daemon 0.1004."""
+        self._foreign.add(checks.count("pid", pid))
+
+    def shutdown(self) -> None:
+        """Either, from any thread: the manager stops the pool gently, a worker leaves after the request in hand. Source:
+        POE::Component::Daemon 0.1004."""
+        if self.role is Role.SERVER:
+            self.retire_self("shutdown")
+        else:
+            signal.raise_signal(signal.SIGTERM)
+
     def limits(self) -> dict[str, float | None]:
         """Manager: all that is configured, None where there is no limit."""
         sizing = self.sizing
@@ -218,6 +234,7 @@ class PoolManager(ProcManager):
     def _own_parts(self) -> Iterator[PoolPart]:
         yield self.census
         yield self.sizer
+        yield self._foreign
         if self.slow_after or self.request_timeout:
             yield self.deadlines
         if self.babysit:
