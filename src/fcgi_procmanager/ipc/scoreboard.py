@@ -168,6 +168,7 @@ class Slot:
         "_request",
         "_rest",
         "_sample_at",
+        "_state",
         "_states",
         "_used",
         "number",
@@ -181,6 +182,7 @@ class Slot:
         self.tell: Callable[[], object] = _nothing
         self._map = memory
         self._at = at
+        self._state = _HEADER + number
         # Copied in one go: `pack_into` would write zeros first, and who died there would leave no number.
         self._request = slice(at + _REQUEST_AT, at + _REQUEST_AT + _REQUEST.size)
         self._end = slice(at + _END_AT, at + _END_AT + _END.size)
@@ -203,11 +205,11 @@ class Slot:
 
     def reading(self) -> None:
         """It looks for a connection, or has one and no whole request yet."""
-        self._map[_HEADER + self.number] = _READING
+        self._map[self._state] = _READING
 
     def rest(self) -> None:
         """It has nothing in hand."""
-        self._map[_HEADER + self.number] = self._rest
+        self._map[self._state] = self._rest
 
     def begin(self, method: str, uri: str) -> None:
         """A request, as the web server names it."""
@@ -221,7 +223,7 @@ class Slot:
             method.encode("latin-1", "replace"),
             uri.encode("latin-1", "replace"),
         )
-        memory[_HEADER + self.number] = _BUSY
+        memory[self._state] = _BUSY
         # The manager may ask for more at this very moment. It asks, and then reads all states: one of the two sees the other.
         wanted = memory[0]
         if wanted and memory[self._states].count(IDLE) < wanted:
@@ -229,7 +231,7 @@ class Slot:
 
     @property
     def in_request(self) -> bool:
-        return self._map[_HEADER + self.number] in (_BUSY, _LONG)
+        return self._map[self._state] in (_BUSY, _LONG)
 
     @property
     def seconds(self) -> float:
@@ -244,7 +246,7 @@ class Slot:
     def long(self) -> None:
         """The request in hand takes long, and is meant to."""
         if self.in_request:
-            self._map[_HEADER + self.number] = _LONG
+            self._map[self._state] = _LONG
 
     def end(self) -> None:
         """Of the request in hand."""
@@ -253,7 +255,7 @@ class Slot:
         if now >= self._sample_at:
             self._sample(now)
         self._map[self._end] = _END.pack(now, self._cpu)
-        self._map[_HEADER + self.number] = self._rest
+        self._map[self._state] = self._rest
 
     def leave(self) -> None:
         """It is leaving: what it still serves is its last."""
@@ -290,7 +292,7 @@ class SharedSlot(Slot):
             self._count -= 1
             super().end()
             if self._count:
-                self._map[_HEADER + self.number] = _BUSY
+                self._map[self._state] = _BUSY
 
     def reading(self) -> None:
         """Another thread may be in a request, and this is no news of it."""
