@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -29,6 +29,9 @@ from fcgi_procmanager.errors import ConfigError
 
 NOW = 1000.0
 T = 10.0  # process_idle_timeout
+
+# A loaded machine is no failure.
+PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def load(idle: tuple[float, ...] = (), busy: int = 0, waiting: int = 0, starting: int = 0, leaving: int = 0) -> Load:
@@ -99,6 +102,7 @@ def test_a_contradiction_names_the_parameter(given: dict[str, Any], named: str) 
     assert "\n" not in str(caught.value)
 
 
+@PATIENT
 @given(
     n_processes=st.none() | st.integers(0, 300),
     start=st.none() | st.integers(0, 300),
@@ -117,6 +121,7 @@ def test_numbers_fit_each_other_or_are_refused(
     assert 0 <= found.min_spare <= found.start_servers <= found.max_spare <= found.n_processes
 
 
+@PATIENT
 @given(st.integers(0, 100_000))
 def test_the_ceiling_alone_is_never_a_contradiction(n_processes: int) -> None:
     assert spares(n_processes).n_processes == n_processes
@@ -251,8 +256,9 @@ def test_static_follows_its_number() -> None:
         (load(idle=(50, 90, 70, 60)), 3, (2,)),
         (load(idle=(50, 90, 70, 60, 80)), 4, (2,)),  # half of those that are too many
         (load(idle=(90, 80, 70, 60, 50, 40, 30, 20, 10)), 6, (1, 2, 3)),
-        (load(idle=(9, 9, 9, 90, 80)), 5, ()),  # three were used, and three may be idle beside them
-        (load(idle=(9, 90, 90, 90, 90, 90)), 5, (2,)),
+        (load(idle=(9.9, 9.9, 9.9, 90, 80)), 5, ()),  # three were used, and three may be idle beside them
+        (load(idle=(9.9, 90, 90, 90, 90, 90)), 5, (2,)),
+        (load(starting=2, idle=(90, 90, 90)), 5, ()),
         (load(busy=3, idle=(90, 90, 90, 90)), 6, (1,)),
         (load(busy=3, idle=(90, 90, 90)), 6, ()),
         (load(starting=1, idle=(90, 90, 90, 90)), 4, (1,)),
@@ -306,7 +312,29 @@ def test_the_times_at_which_to_ask_again() -> None:
     sizing = Sizing(ONDEMAND, 4)
     sizing.decide(load(waiting=1))
     assert sizing.decide(load(idle=(2,))).next_at == NOW - 2 + T
+    assert dynamic().decide(load(idle=(5, 5), waiting=3)).next_at == NOW + T  # two are to come
     assert wanting(dynamic(), 9).decide(load(idle=(90,) * 9)).next_at == NOW + 1  # the other half
+
+
+def test_who_looks_often_does_not_make_it_shrink_sooner() -> None:
+    sizing = wanting(dynamic(), 9)
+    now = load(idle=(90,) * 9)
+    retired = [sizing.decide(now._replace(now=NOW + tenth / 10)).retire for tenth in range(10)]
+    assert [len(pids) for pids in retired] == [3] + [0] * 9
+
+
+def test_a_time_that_goes_back_stops_nothing() -> None:
+    sizing = wanting(dynamic(), 9)
+    assert len(sizing.decide(load(idle=(90,) * 9)).retire) == 3
+    early = Load(5.0, 0, tuple((pid, -90.0) for pid in range(6)), 0, 0)
+    assert len(sizing.decide(early).retire) + len(sizing.decide(early._replace(now=6.0)).retire) == 2
+
+
+@pytest.mark.parametrize("since", [math.nan, math.inf, NOW + 50])
+def test_nobody_is_idle_since_a_time_to_come(since: float) -> None:
+    sizing = wanting(dynamic(), 4)
+    now = load(idle=(1, 1, 1))._replace(idle=tuple((pid, since) for pid in range(4)))
+    assert sizing.decide(now) == Verdict(4, (), NOW + T, False)
 
 
 # ---- Any snapshot ----
@@ -329,7 +357,7 @@ SIZINGS = st.builds(
 )
 
 
-@settings(deadline=None)  # a loaded machine is no failure
+@PATIENT
 @given(sizing=SIZINGS, loads=st.lists(LOADS, min_size=1, max_size=8))
 def test_nonsense_breaks_nothing(sizing: Sizing, loads: list[Load]) -> None:
     """Whatever is seen, and if time stands still or goes back."""
@@ -348,7 +376,7 @@ def test_nonsense_breaks_nothing(sizing: Sizing, loads: list[Load]) -> None:
             assert verdict.saturated
 
 
-@settings(deadline=None)
+@PATIENT
 @given(sizing=SIZINGS, idle=st.lists(st.floats(0, 100), max_size=32), busy=st.integers(0, 32), seen=st.integers(0, 32))
 def test_who_was_used_within_the_timeout_stays(sizing: Sizing, idle: list[float], busy: int, seen: int) -> None:
     sizing.decide(load(waiting=seen))
@@ -358,7 +386,7 @@ def test_who_was_used_within_the_timeout_stays(sizing: Sizing, idle: list[float]
         assert all(idle[pid - 1] >= sizing.process_idle_timeout - 1e-6 for pid in verdict.retire)
 
 
-@settings(deadline=None)
+@PATIENT
 @given(sizing=SIZINGS, now=LOADS)
 def test_asking_again_at_once_changes_nothing(sizing: Sizing, now: Load) -> None:
     """What was decided is done: forked, asked to leave. Then there is nothing more to do in the same instant."""
@@ -555,7 +583,7 @@ def test_bursts_that_come_again_make_no_churn(calls: str, pool_of: Any) -> None:
     assert len(pool.workers) == pool.sizing.spares.max_spare
 
 
-@settings(deadline=None, max_examples=60)
+@settings(PATIENT, max_examples=60)
 @given(
     clients=st.integers(1, 20),
     length=st.sampled_from([0.01, 0.3, 2.0, 7.0]),
@@ -678,5 +706,5 @@ class AnyLife(RuleBasedStateMachine):
         assert pool.next_at == FOREVER
 
 
-AnyLife.TestCase.settings = settings(deadline=None, max_examples=150, stateful_step_count=25)
+AnyLife.TestCase.settings = settings(PATIENT, max_examples=150, stateful_step_count=25)
 TestAnyLife = AnyLife.TestCase

@@ -174,8 +174,7 @@ class Sizing:
         if leaving:
             self._fell_at = load.now
         self._wanted = wanted
-        next_at = self._next_at(load._replace(idle=load.idle[len(leaving) :]))
-        return Verdict(wanted, tuple(pid for pid, _ in leaving), next_at, needed > ceiling)
+        return Verdict(wanted, tuple(pid for pid, _ in leaving), self._next_at(load), needed > ceiling)
 
     def _limits(self, start: int | None, least: int | None, most: int | None) -> Spares:
         if self.pool == DYNAMIC:
