@@ -12,7 +12,6 @@ from typing import Callable
 
 import common
 from common import Aim
-
 from fcgi_procmanager.ipc.scoreboard import Scoreboard
 
 ON_A_REQUEST = 1.0  # microseconds

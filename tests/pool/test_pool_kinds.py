@@ -234,8 +234,8 @@ def test_a_first_worker_that_cannot_start_ends_the_pool_as_ever(pool: Pool, kind
     [
         ({"pool": "elastic"}, "pool must be"),
         ({"min_spare": 1}, "min_spare is for pool='dynamic'"),
-        ({"pool": "dynamic", "min_spare": 9}, "min_spare must be from 1 to n_processes"),
-        ({"pool": "dynamic", "min_spare": 4, "max_spare": 3}, "max_spare must not be smaller"),
+        ({"pool": "dynamic", "min_spare": 9}, "min_spare must not be more than n_processes"),
+        ({"pool": "dynamic", "min_spare": 4, "max_spare": 3}, "max_spare must not be less than min_spare"),
         ({"process_idle_timeout": -1}, "process_idle_timeout"),
         ({"max_memory": "lots"}, "max_memory must be a size"),
         ({"max_age": "soon"}, "max_age must be a time"),

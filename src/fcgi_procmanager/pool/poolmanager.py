@@ -18,7 +18,7 @@ from ..basics import checks
 from ..basics.printable import printable
 from ..basics.quantities import size, time
 from ..basics.states import ROLLING, Role
-from ..children.sizing import DYNAMIC, KINDS, PER_REQUEST, STATIC, Sizing
+from ..children.sizing import DYNAMIC, PER_REQUEST, STATIC, Sizing
 from ..errors import RequestTimeout
 from ..ipc.channel import BUSY, WORN
 from ..ipc.scoreboard import Scoreboard
@@ -109,7 +109,7 @@ class PoolManager(ProcManager):
     ) -> None:
         super().__init__(n_processes, reload=reload, **rest)
         self.sizing = Sizing(
-            checks.one_of("pool", pool, KINDS),
+            pool,
             n_processes,
             start_servers,
             min_spare,
@@ -211,7 +211,7 @@ class PoolManager(ProcManager):
         found: dict[str, float | None] = {name: getattr(self, name) or None for name in _LIMITS}
         found["n_processes"] = self.n_processes
         if sizing.pool == DYNAMIC:
-            found.update(start_servers=sizing.start_servers, min_spare=sizing.min_spare, max_spare=sizing.max_spare)
+            found.update(sizing.spares._asdict())
         if sizing.pool != STATIC:
             found["process_idle_timeout"] = sizing.process_idle_timeout
         return found

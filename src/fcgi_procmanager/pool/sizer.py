@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..basics.clock import FOREVER, monotonic
 from ..basics.states import ManagerState
+from ..children.sizing import STATIC
 from ..manager.parts import PoolPart
 from ..sockets.backlog import Backlogs
 
@@ -100,27 +101,34 @@ class Sizer(PoolPart):
         assert self._half is not None
         workers, sizing = self._workers, self._manager.sizing
         resized = sizing.n_processes != self._manager.n_processes
-        sizing.n_processes = self._manager.n_processes
+        sizing.n_processes = max(0, self._manager.n_processes)
         if not (resized or monotonic() >= self._due_at) or self._half.life.state is ManagerState.STARTING:
             return  # at the start it is what was asked for, until one has shown that the code can serve
         self._looked_at, self._due_at = monotonic(), FOREVER
         board = workers.board
         # First asked, then read: who becomes busy from now on says so.
-        board.want_idle(sizing.idle_wanted)
+        board.want_idle(self._idle_wanted)
         load = workers.load(0)
         if not load.idle:
             load = load._replace(waiting=self.waiting)
         verdict = sizing.decide(load)
-        workers.resize(verdict.wanted, verdict.retire)
+        # A reload chooses by itself whom to let go.
+        workers.resize(verdict.wanted, () if workers.reloading else verdict.retire)
         self._due_at = verdict.next_at
         may_grow = verdict.wanted < sizing.n_processes
         # A connection that waits has started somebody already, who will say that he is ready.
         self._watch(may_grow and not load.idle)
         self.max_active = max(self.max_active, load.busy)
-        told = sizing.idle_wanted if may_grow and not self._watched else 0
+        told = self._idle_wanted if may_grow and not self._watched else 0
         # And by the one with whom more are busy than ever before.
-        board.want_idle(max(told, load.total - load.starting - self.max_active))
+        board.want_idle(max(told, load.busy + len(load.idle) - self.max_active))
         self._note_saturation(verdict.saturated)
+
+    @property
+    def _idle_wanted(self) -> int:
+        """With fewer idle workers than these, there is something to decide."""
+        sizing = self._manager.sizing
+        return 0 if sizing.pool == STATIC else max(1, sizing.spares.min_spare)
 
     @property
     def waiting(self) -> int:
