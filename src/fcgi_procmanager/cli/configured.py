@@ -95,7 +95,9 @@ class Configured:
         values.update(good(from_variables(self.options, os.environ)))
         for key, action in self._actions.items():
             typed = getattr(options, action.dest, None)
-            if typed not in (None, [], ["--"]):
+            if action.nargs == argparse.REMAINDER and typed[:1] == ["--"]:
+                typed = typed[1:]
+            if typed not in (None, []):
                 values[key] = Value(typed, "command line")
         return values
 
