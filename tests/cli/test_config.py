@@ -235,7 +235,7 @@ WHAT_IS_WRONG = """\
 14: die-timeout must be a string or a number, not a list
 17: start_delay is given twice, with a dash and with an underscore
 18: unknown key config
-19: unknown table limits
+19: unknown table limits; did you mean body-limit?
 20: log-file must be a string or a number, not 2001-01-01
 22: command must be a list, such as ["/usr/bin/app", "-x"], not "maps"
 26: --env 'A' is not understood: give NAME=VALUE
@@ -353,7 +353,7 @@ def open_place(place: Place) -> Iterator[Place]:
     place.folder, place.file = folder, folder / "pools.toml"
     folder.chmod(0o755)
     yield place
-    place.file.unlink()
+    place.file.unlink(missing_ok=True)
 
 
 def test_others_are_warned(open_place: Place, run_script: Run) -> None:

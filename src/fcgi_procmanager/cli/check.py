@@ -20,7 +20,6 @@ from wsgiref.validate import validator
 from ..basics import exits
 from ..errors import BootError
 from .arguments import Options
-from .configcheck import check_file
 from .loading import cache_settled_sources_only, describe_failure, load, search_here
 from .messages import complain, say
 
@@ -46,6 +45,8 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(options: Options) -> int:
     if options.config is not None:
+        from .configcheck import check_file  # not above: what it loads, the superdaemon too, would be in every pool
+
         status = check_file(options.config)
         if status != exits.OK or options.application is None:
             return status

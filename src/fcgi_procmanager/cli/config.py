@@ -6,15 +6,16 @@ Runs in a process of its own. Must never start anything.
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import re
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from ..basics import exits
 from .arguments import Options, Parser, octal
-from .configcheck import commands, kind_of
 from .configured import POOLS, Configured, find_table
 from .messages import one_line, tell
 from .sources import Option, Table, Value
@@ -52,6 +53,10 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def run(options: Options) -> int:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")  # as TOML has to be, whatever the terminal is
+    from .configcheck import commands, kind_of  # not above: what it loads, the superdaemon too, would be in every pool
+
     words = options.words
     known = commands()
     named = words[0] if words[:1] and words[0] in known else None

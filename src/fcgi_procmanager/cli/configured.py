@@ -94,7 +94,7 @@ class Configured:
             values.update(good(from_table(self.options, table), table))
         values.update(good(from_variables(self.options, os.environ)))
         for key, action in self._actions.items():
-            typed = getattr(options, action.dest, None)
+            typed: Any = getattr(options, action.dest, None)
             if action.nargs == argparse.REMAINDER and typed[:1] == ["--"]:
                 typed = typed[1:]
             if typed not in (None, []):

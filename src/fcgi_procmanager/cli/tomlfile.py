@@ -47,6 +47,8 @@ class TomlFile:
         """Whether it is another file than the one that was read, or none at all."""
         try:
             return _identity(os.stat(self._place)) != self._seen
+        except PermissionError:  # we were root when we read it: nobody can tell now
+            return False
         except OSError:
             return True
 
