@@ -83,13 +83,15 @@ class Place:
         found = re.findall(r"^([a-z-]+) = (.*?) +# (.*)$", self.config(*words, **more), re.MULTILINE)
         return {key: (value, origin) for key, value, origin in found}
 
-    def serve(self, *words: object, workers: int, **more: Any) -> Script:
+    def serve(self, *words: object, log: Path | None = None, **more: Any) -> Script:
+        """With one worker, which is ready."""
         script = self.command("serve", *words, **more)
-        wait_until(lambda: len(self.ready(script)) == workers, 20, lambda: f"workers\n{script.log()}")
+        told = script.log if log is None else lambda: log.read_text() if log.exists() else ""
+        wait_until(lambda: re.search(r"server \(pid \d+\) started$", told(), re.MULTILINE), 20, told)
         return script
 
     def ready(self, script: Script) -> list[int]:
-        return [pid for pid in script.workers() if os.getsid(pid) != pid and not cmdline(pid).endswith(" (starting)")]
+        return [pid for pid in without_canary(script.pid) if not cmdline(pid).endswith(" (starting)")]
 
     def ask(self) -> str:
         return fcgi.fetch(self.sock, timeout=20).text
@@ -385,10 +387,9 @@ die-timeout = 20
 def test_paths_in_a_file_are_meant_from_its_folder(place: Place, tmp_path: Path) -> None:
     """And the file is found again by the name that was given, wherever the pool runs."""
     place.write(POOL.format(processes=1, more='chdir = "."\nlog-file = "log"'))
-    script = place.serve("--config", "place/pools.toml", workers=1, cwd=tmp_path)
+    script = place.serve("--config", "place/pools.toml", log=place.folder / "log", cwd=tmp_path)
     assert place.ask() == str(place.folder)
     assert (place.folder / "pid").read_text() == f"{script.pid}\n"
-    assert (place.folder / "log").exists()
     assert script.stop() == 0
 
 
@@ -403,14 +404,14 @@ def test_chdir_and_daemon_of_the_command_line(place: Place, tmp_path: Path) -> N
     assert place.ask() == str(place.folder)
     place.write(POOL.format(processes=2, more="daemon = true"))
     os.kill(manager, signal.SIGUSR2)
-    wait_until(lambda: len(settled(manager)) == 2, 30, (tmp_path / "log").read_text)
+    wait_until(lambda: len(without_canary(manager)) == 2, 30, (tmp_path / "log").read_text)
     os.kill(manager, signal.SIGTERM)
     wait_dead(manager)
     script.tree_gone()
 
 
-def settled(manager: int) -> list[int]:
-    """Its workers, without a canary, which has a session of its own."""
+def without_canary(manager: int) -> list[int]:
+    """Its workers. A canary has a session of its own."""
     return [pid for pid in children(manager) if _session(pid) != pid]
 
 
@@ -425,7 +426,7 @@ def _session(pid: int) -> int:
 def test_usr2_reads_the_file_again_and_a_broken_one_changes_nothing(place: Place, preload: bool) -> None:
     more = "preload = true" if preload else ""
     place.write(POOL.format(processes=1, more=more))
-    script = place.serve("--config", "pools.toml", workers=1)
+    script = place.serve("--config", "pools.toml")
     (old,) = script.workers()
     place.write(POOL.format(processes='"two"', more=more))
     script.signal(signal.SIGUSR2)
@@ -442,7 +443,7 @@ def test_usr2_reads_the_file_again_and_a_broken_one_changes_nothing(place: Place
 
 def test_reload_brings_new_options_once_the_file_has_changed(place: Place) -> None:
     place.write(POOL.format(processes=1, more=""))
-    script = place.serve("--config", "pools.toml", workers=1)
+    script = place.serve("--config", "pools.toml")
     place.write(POOL.format(processes=1, more="manager-process-name = 'renamed'"))
     reload = place.command("reload", "--pidfile", "pid")
     assert reload.wait(60) == 0, reload.log() + script.log()

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fcgi_procmanager.cli.tomlkeys import Spot, find
@@ -75,6 +75,7 @@ VALUES = st.one_of(
 COMMENTS = NOISE.map(lambda text: "# " + text.replace("\n", " "))
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.booleans(), VALUES, COMMENTS), max_size=8))
 def test_each_key_is_on_the_line_on_which_it_was_written(entries: list[tuple[bool, str, str]]) -> None:
     text, table, expected = "", "", {}
