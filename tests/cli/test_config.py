@@ -220,6 +220,10 @@ application = "myapp"
 application = "x"
 watch = true
 processes = 0
+[pool.look]
+"" = 1
+[pool.see]
+web = "here"
 [superdaemn]
 [superdaemon]
 prot = 8080
@@ -243,9 +247,11 @@ WHAT_IS_WRONG = """\
 26: --env 'A' is not understood: give NAME=VALUE
 27: [pool.both] is one pool: it has either an application or a command
 32: --watch needs a worker process: give -n 1 or more
-34: unknown table superdaemn; did you mean superdaemon?
-36: unknown key prot; did you mean port?
-37: interval: 'x' is not a number
+35: unknown key ''
+37: --web 'here' is not understood: give HOST:PORT, such as 127.0.0.1:8000
+38: unknown table superdaemn; did you mean superdaemon?
+40: unknown key prot; did you mean port?
+41: interval: 'x' is not a number
 """
 
 
@@ -311,6 +317,7 @@ def test_a_file_that_is_not_utf_8(place: Place) -> None:
         ("serve myapp", {"PROCESSES": "two"}, "FCGI_PROCMANAGER_PROCESSES: 'two' is not a whole number: give one from 0 up"),
         ("serve myapp", {"PRELOAD": "maybe"}, "FCGI_PROCMANAGER_PRELOAD: 'maybe' is neither yes nor no: give 1 or 0"),
         ("serve myapp", {"LISTEN": "'a"}, "FCGI_PROCMANAGER_LISTEN: No closing quotation: give words as in a shell"),
+        ("check --config=", {}, "--config: name a file"),
         ("config --pool web", {}, "--pool web: it names a pool in a file: give the file, by --config FILE"),
         ("config serve --lisen x", {}, "unknown option '--lisen' (did you mean --listen?); see 'fcgi-procmanager serve --help'"),
         ("check", {}, "the following arguments are required: MODULE:NAME, or --config FILE; see 'fcgi-procmanager check --help'"),
@@ -434,10 +441,13 @@ def test_usr2_reads_the_file_again_and_a_broken_one_changes_nothing(place: Place
     script.wait_log(f"^FastCGI: manager .*: reload failed: {why}; 1 old servers go on$")
     assert script.wait_workers(1) == [old]
     assert place.ask() == str(place.folder)
-    place.write(POOL.format(processes=3, more=more + "\nmanager-process-name = 'renamed'"))
+    changed = POOL.format(processes=3, more=more + "\nmanager-process-name = 'renamed'")
+    place.write(changed.replace("/SOCK", "/SOCK2"))
     script.signal(signal.SIGUSR2)
     wait_until(lambda: len(place.ready(script)) == 3 and old not in script.workers(), 30, script.log)
     assert cmdline(script.pid).startswith("renamed")
+    assert fcgi.fetch(f"{place.sock}2").text == str(place.folder)
+    assert not os.path.exists(place.sock)
     assert script.stop() == 0
 
 

@@ -23,6 +23,7 @@ from .pooloptions import absolute_address, add_pool_options, an_address, pool_se
 from .surroundings import Surroundings
 from .touch import Touch
 from .watch import RELOAD_TIMEOUT, check_library
+from .web import parse_web
 
 __all__ = ["add"]
 
@@ -115,7 +116,10 @@ def _live(options: Options, place: Place, settings: dict[str, Any], surroundings
 
 
 def _examine(options: Options) -> None:
+    """Of values that belong together, or that are read later only."""
     _place(options)
+    if options.web is not None:
+        parse_web(options.web)
     if options.watch:
         _check_watch(options)
 

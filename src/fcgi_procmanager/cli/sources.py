@@ -171,7 +171,7 @@ def from_table(options: Iterable[Option], table: Table) -> Found:
 def _unknown(key: str, value: object, known: Iterable[str]) -> str:
     names = [name.replace("-", "_") for name in known] if "_" in key else known
     what = "table" if isinstance(value, dict) else "key"
-    return f"unknown {what} {key}{did_you_mean(key, names)}"
+    return f"unknown {what} {key or repr(key)}{did_you_mean(key, names)}"
 
 
 def _from_file(option: Option, table: Table, key: str, value: object) -> Any:

@@ -28,6 +28,8 @@ class TomlFile:
 
     def __init__(self, path: str) -> None:
         """Raises ConfigError, whose message begins with the path, and where there is one the line."""
+        if not path:
+            raise ConfigError("--config: name a file")
         self.path = path
         self._place = os.path.join(logical_directory() or os.getcwd(), path)
         with self._open() as file:
