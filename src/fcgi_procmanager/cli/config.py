@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
 import re
 import sys
@@ -116,6 +115,8 @@ def _shown(option: Option, value: Any) -> str:
 
 def _text(text: str) -> str:
     """JSON's strings are strings of TOML, but for a character that TOML wants escaped."""
+    import json  # not above: a pool has no use for it
+
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

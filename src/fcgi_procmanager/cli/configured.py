@@ -10,7 +10,7 @@ import argparse
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..errors import ConfigError
 from ..sockets.addresses import parse_address
@@ -29,7 +29,9 @@ from .sources import (
     from_variables,
     variable,
 )
-from .tomlfile import TomlFile
+
+if TYPE_CHECKING:
+    from .tomlfile import TomlFile
 
 __all__ = ["POOLS", "SUPERDAEMON", "Configured", "find_table", "good", "placed_path", "pool_names", "table_mistakes"]
 
@@ -95,7 +97,7 @@ class Configured:
         values.update(good(from_variables(self.options, os.environ)))
         for key, action in self._actions.items():
             typed: Any = getattr(options, action.dest, None)
-            if action.nargs == argparse.REMAINDER and typed[:1] == ["--"]:
+            if action.nargs == argparse.REMAINDER and typed and typed[:1] == ["--"]:
                 typed = typed[1:]
             if typed not in (None, []):
                 values[key] = Value(typed, "command line")
@@ -164,6 +166,8 @@ def find_table(options: Options) -> Table | None:
         if name is not None:
             raise ConfigError(f"--pool {name}: it names a pool in a file: give the file, by --config FILE")
         return None
+    from .tomlfile import TomlFile  # not above: few have a file
+
     file = TomlFile(path)
     for mistake in table_mistakes(file):
         raise ConfigError(mistake)

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..errors import ConfigError
 from .messages import one_line
-from .tomlfile import TomlFile
+
+if TYPE_CHECKING:
+    from .tomlfile import TomlFile
 
 __all__ = [
     "FLAG",
@@ -131,6 +132,8 @@ def _from_variable(option: Option, text: str) -> Any:
         return _flag(text.strip().lower())
     if option.shape == ONE:
         return option.values([text])
+    import shlex  # not above: few have such a variable
+
     try:
         return option.values(shlex.split(text))
     except ValueError as error:
