@@ -16,6 +16,7 @@ from ..manager import canary
 from ..system.stdio import open_missing
 from .arguments import Parser, parse
 from .check import add as add_check
+from .config import add as add_config
 from .control import add as add_control
 from .demo import add as add_demo
 from .exec import add as add_exec
@@ -55,7 +56,7 @@ def _parser() -> Parser:
         epilog=_EXIT_STATUS,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (add_serve, add_exec, add_demo, add_control, add_status, add_check):
+    commands = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
+    for add in (add_serve, add_exec, add_demo, add_control, add_status, add_check, add_config):
         add(commands)
     return parser

@@ -57,7 +57,6 @@ def add_adaptive_options(parser: argparse.ArgumentParser) -> None:
     add("--slow-log", metavar="FILE", help="report it there (default: in the log)")
     group = parser.add_argument_group("what is to be seen")
     add = group.add_argument
-    add("--pool-name", metavar="NAME", help="of the pool, in what is shown of it (default: pool)")
     add("--control", metavar="PATH", help="socket for 'status' and 'top' (default: beside the PID file)")
     add("--status-listen", metavar="ADDRESS", help="answer a web server there by FastCGI: /status, /metrics, /ping")
 
@@ -67,7 +66,7 @@ _NAMES = (
     *("max_requests", "max_memory", "memory_measure", "max_age", "babysit"),
     *("emergency_restart_threshold", "emergency_restart_interval"),
     *("request_timeout", "request_grace", "slow_after", "slow_log"),
-    *("pool_name", "control", "status_listen"),
+    *("control", "status_listen"),
 )
 
 
@@ -77,9 +76,16 @@ def adaptive_settings(options: Options, base: type[ProcManager]) -> dict[str, An
     if given and not issubclass(base, PoolManager):
         option = "--" + next(iter(given)).replace("_", "-")
         raise ConfigError(f"{option} is for a PoolManager: derive {base.__name__} from it, or leave the option out")
+    if issubclass(base, PoolManager) and (name := _name(options)):
+        given["pool_name"] = name
     for name in _PATHS:
         if name in given:
             given[name] = os.path.abspath(given[name])
     if "status_listen" in given:
         given["status_listen"] = absolute_address(given["status_listen"])
     return given
+
+
+def _name(options: Options) -> str | None:
+    """Of the pool."""
+    return options.pool_name or (options.table.path[-1] if options.table is not None else None)

@@ -38,10 +38,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(parser: Parser, argv: Sequence[str] | None) -> Options:
-    """The options, or SystemExit. What is unknown is judged by the parser of its own command, which has the help for it."""
+    """The options, or SystemExit. What is unknown is judged by the parser of its own command, which has the help for it.
+    Raises ConfigError for what a file or a variable says."""
     options, unknown = parser.parse_known_args(argv)
     if unknown:
         getattr(options, "parser", parser).unknown(unknown[0])
+    complete = getattr(options, "complete", None)  # of a command whose options may come from a file as well
+    if complete is not None:
+        complete(options)
     return options
 
 

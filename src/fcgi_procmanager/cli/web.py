@@ -33,7 +33,7 @@ from ..sockets.listener import Listener
 from ..system.poll import any_readable
 from .caddy import configuration, find_caddy, program
 
-__all__ = ["PrivateDirectory", "Web", "bind_web"]
+__all__ = ["PrivateDirectory", "Web", "bind_web", "parse_web"]
 
 _YOUNG = 1.0  # seconds; one that ends sooner would end again
 _MARGIN = 1.0  # seconds for Caddy to end after its own grace period
@@ -147,12 +147,17 @@ class Web(PoolPart):
             self._directory.remove_for_owner()
 
 
-def bind_web(address: str) -> Listener:
-    """Raises ConfigError and ListenError."""
+def parse_web(address: str) -> addresses.Address:
+    """Raises ConfigError."""
     where = addresses.parse_address(address)
     if where.kind != "tcp":
         raise ConfigError(f"--web {address!r} is not understood: give HOST:PORT, such as 127.0.0.1:8000")
-    return bind(where)
+    return where
+
+
+def bind_web(address: str) -> Listener:
+    """Raises ConfigError and ListenError."""
+    return bind(parse_web(address))
 
 
 class PrivateDirectory:
