@@ -69,7 +69,7 @@ table,tbody{display:block;border:0;background:none}
 tr{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.5rem,1fr));gap:.1rem .8rem;margin:0 0 .6rem;padding:.5rem .8rem;
 background:var(--card);border:1px solid var(--line);border-radius:8px}
 caption,thead tr{display:block}
-td,td:nth-child(2){display:flex;justify-content:space-between;gap:.5rem;padding:.1rem 0;border:0;background:none}
+td,td:nth-child(2){display:flex;white-space:normal;justify-content:space-between;gap:.5rem;padding:.1rem 0;border:0;background:none;min-width:0}
 td::before{color:var(--soft)}
 td:nth-child(1)::before{content:"PID"}
 td:nth-child(2)::before{content:"State"}
