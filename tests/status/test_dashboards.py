@@ -94,14 +94,20 @@ def check(query: str, exported: dict[str, set[str]]) -> None:
     for name in names(query):
         assert name in exported, f"{name} in {query!r} is not exported"
     for name, selector in re.findall(rf"\b({metrics.PREFIX}\w+)\{{([^}}]*)\}}", query):
-        assert set(re.findall(r"(\w+)\s*=", selector)) <= exported[name], f"{query!r} asks for labels that are not there"
+        assert set(re.findall(r"(\w+)\s*=", selector)) <= exported[name], (
+            f"{query!r} asks for labels that are not there"
+        )
 
 
 def test_prometheus_takes_the_rules_and_the_queries(tmp_path: Path) -> None:
     """The queries of the dashboard as rules, with what Grafana puts into them."""
     queries = [query for query in expressions(json.loads(DASHBOARD.read_text())) if metrics.PREFIX in query]
     plain = [query.replace("$__rate_interval", "1m").replace("$pool", ".*") for query in queries]
-    panels = [{"record": "panel", "expr": query, "labels": {"n": str(n)}} for n, query in enumerate(plain) if "label_values" not in query]
+    panels = [
+        {"record": "panel", "expr": query, "labels": {"n": str(n)}}
+        for n, query in enumerate(plain)
+        if "label_values" not in query
+    ]
     board = tmp_path / "dashboard.yml"
     board.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": panels}]}))  # JSON is YAML
     command = [require("promtool"), "check", "rules", "--lint-fatal", str(RULES), str(board)]

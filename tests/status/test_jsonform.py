@@ -60,7 +60,11 @@ def test_a_process() -> None:
         "memory pss": 61 * 2**20,
         "leaves because": "",
     }
-    assert [one["state"] for one in processes] == ["Idle"] * 3 + ["Running"] * 2 + ["Reading headers", "Finishing", "Creating"]
+    assert [one["state"] for one in processes] == ["Idle"] * 3 + ["Running"] * 2 + [
+        "Reading headers",
+        "Finishing",
+        "Creating",
+    ]
     blank = processes[2]
     assert (blank["request method"], blank["request uri"], blank["last request cpu"]) == ("-", "-", 0.0)
     assert type(blank["request duration"]) is int

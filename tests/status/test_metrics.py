@@ -107,7 +107,7 @@ def test_every_limit_is_there_with_its_unit() -> None:
 
 def test_every_family_has_a_help_a_unit_where_it_has_one_and_the_pool() -> None:
     for name, family in families(pool()).items():
-        assert family.documentation.endswith(("."))
+        assert family.documentation.endswith(".")
         unit = name.rpartition("_")[2]
         assert family.unit == (unit if unit in UNITS else "")
         assert all(sample.labels["pool"] == "shop" for sample in family.samples)

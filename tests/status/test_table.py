@@ -12,12 +12,17 @@ from fcgi_procmanager.status.verdict import verdict
 from fcgi_procmanager.status.visible import columns
 from status.pools import HOSTILE, crowded, empty, hostile, pool, worker, workers
 
-POOLS = {"ordinary": pool(), "empty": empty(), "crowded": crowded(), **{name: hostile(text) for name, text in HOSTILE.items()}}
+POOLS = {
+    "ordinary": pool(),
+    "empty": empty(),
+    "crowded": crowded(),
+    **{name: hostile(text) for name, text in HOSTILE.items()},
+}
 
 
 def rows(text: str) -> list[str]:
     """The lines of the workers."""
-    return text.split("REQUEST\n")[-1].splitlines()
+    return text.rsplit("REQUEST\n", maxsplit=1)[-1].splitlines()
 
 
 @pytest.mark.parametrize("width", [1, 20, 40, 61, 80, 100, 250])
@@ -45,8 +50,20 @@ def test_the_verdict_comes_first() -> None:
 def test_a_line_for_each_worker_the_most_urgent_one_first() -> None:
     found = rows(table.render(pool(), 120))
     assert [line.split()[0] for line in found] == ["4716", "4715", "4717", "4718", "4719", "4712", "4713", "4714"]
-    assert found[0].split() == "4716 1 long 7.5s 99% 123M 61M 12034 3h03m POST /reports/2026/annual?format=pdf".split()
-    assert found[4].split() == "4719 2 starting - - - 61M 0 1.0s".split()
+    assert found[0].split() == [
+        "4716",
+        "1",
+        "long",
+        "7.5s",
+        "99%",
+        "123M",
+        "61M",
+        "12034",
+        "3h03m",
+        "POST",
+        "/reports/2026/annual?format=pdf",
+    ]
+    assert found[4].split() == ["4719", "2", "starting", "-", "-", "-", "61M", "0", "1.0s"]
     assert found[3].endswith("[max_memory] GET /articles/4718?page=2")
     assert len(rows(table.render(crowded(), 80))) == 1000
 

@@ -33,7 +33,14 @@ def judged(level: str, line: str, **given: Any) -> Any:
             workers=(),
             kind="ondemand",
         ),
-        judged(OK, "ok: 1 worker starting, 1 connection waits", workers=workers(starting=1), kind="per-request", queue=1, queue_limit=None),
+        judged(
+            OK,
+            "ok: 1 worker starting, 1 connection waits",
+            workers=workers(starting=1),
+            kind="per-request",
+            queue=1,
+            queue_limit=None,
+        ),
         judged(BUSY, "busy: all 8 workers are in a request, nothing waits", workers=workers(in_request=7, reading=1)),
         judged(
             BUSY,
@@ -63,7 +70,12 @@ def judged(level: str, line: str, **given: Any) -> Any:
             workers=workers(in_request=2, long=6),
             queue=4,
         ),
-        judged(BUSY, "busy: the worker is in a request, nothing waits", workers=workers(in_request=1), limits={"n_processes": 1}),
+        judged(
+            BUSY,
+            "busy: the worker is in a request, nothing waits",
+            workers=workers(in_request=1),
+            limits={"n_processes": 1},
+        ),
         judged(
             BUSY,
             "busy: all 2 workers are in a request, 1 more starting, nothing waits",
@@ -72,7 +84,12 @@ def judged(level: str, line: str, **given: Any) -> Any:
             limits={"n_processes": 3},
         ),
         judged(DOWN, "starting: 2 workers started, none is ready yet", workers=workers(starting=2), phase="starting"),
-        judged(DOWN, "stopping: 2 workers left, 1 of them in a request", workers=workers(idle=1, in_request=1), phase="stopping"),
+        judged(
+            DOWN,
+            "stopping: 2 workers left, 1 of them in a request",
+            workers=workers(idle=1, in_request=1),
+            phase="stopping",
+        ),
         judged(DOWN, "draining: 3 workers left", workers=workers(idle=3), phase="draining"),
         judged(
             DOWN,
@@ -91,7 +108,13 @@ def judged(level: str, line: str, **given: Any) -> Any:
             workers=workers(idle=2, leaving=2),
             phase="reloading",
         ),
-        judged(BUSY, "reloading: all 2 workers are in a request, nothing waits", workers=workers(in_request=2), phase="reloading", kind="static"),
+        judged(
+            BUSY,
+            "reloading: all 2 workers are in a request, nothing waits",
+            workers=workers(in_request=2),
+            phase="reloading",
+            kind="static",
+        ),
         judged(
             OK,
             "ok: 8 of 8 workers idle, nothing waits; the last reload failed: \\x1b[31mno\\x0asuch file",

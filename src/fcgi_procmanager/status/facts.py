@@ -36,7 +36,12 @@ def _identity(pool: PoolStatus) -> str:
 
 
 def _census(pool: PoolStatus) -> str:
-    states = {"idle": pool.idle, "in a request": pool.active, "starting": pool.count(STARTING), "leaving": pool.count(LEAVING)}
+    states = {
+        "idle": pool.idle,
+        "in a request": pool.active,
+        "starting": pool.count(STARTING),
+        "leaving": pool.count(LEAVING),
+    }
     ceiling = "" if pool.ceiling is None else f" of {wording.number(pool.ceiling)}"
     there = ", ".join(f"{wording.number(count)} {state}" for state, count in states.items() if count) or "none"
     full = f"; full {_times(pool.max_children_reached)}" if pool.max_children_reached else ""
@@ -63,8 +68,8 @@ def _reloads(pool: PoolStatus) -> str:
 
 
 def _deadly(pool: PoolStatus) -> str:
-    worst = sorted(pool.deadly, key=lambda deadly: -deadly.count)[:_DEADLIEST]
-    return ", ".join(f"{cut(request(one.method, one.uri), 60)} {_times(one.count)}" for one in worst)
+    worst = sorted(pool.deadly, key=lambda deadly: -deadly.deaths)[:_DEADLIEST]
+    return ", ".join(f"{cut(request(one.method, one.uri), 60)} {_times(one.deaths)}" for one in worst)
 
 
 def _reasons(retired: Mapping[str, int]) -> str:

@@ -43,7 +43,12 @@ class Counter(NamedTuple):
 GAUGES = (
     Gauge("start_time_seconds", "When the pool was started.", SECONDS, lambda pool: pool.started),
     Gauge("active_workers", "Workers that have a request in hand.", "", lambda pool: pool.active),
-    Gauge("active_workers_max", "Most workers at once that had a request in hand so far.", "", lambda pool: pool.max_active),
+    Gauge(
+        "active_workers_max",
+        "Most workers at once that had a request in hand so far.",
+        "",
+        lambda pool: pool.max_active,
+    ),
     Gauge("listen_queue", "Connections that wait to be accepted. Absent where unknown.", "", lambda pool: pool.queue),
     Gauge("listen_queue_max", "Most connections that have waited at once so far.", "", lambda pool: pool.max_queue),
     Gauge("listen_queue_limit", "Connections that can wait; more are refused.", "", lambda pool: pool.queue_limit),
@@ -94,7 +99,11 @@ COUNTERS = (
     Counter("worker_deaths", "Workers that were killed in a request.", lambda pool: pool.deaths),
     Counter("failed_starts", "Workers that never became ready.", lambda pool: pool.failed_starts),
     Counter("respawns", "Workers that were replaced.", lambda pool: pool.respawns),
-    Counter("ceiling_reached", "How often more workers were wanted than limit_n_processes.", lambda p: p.max_children_reached),
+    Counter(
+        "ceiling_reached",
+        "How often more workers were wanted than limit_n_processes.",
+        lambda p: p.max_children_reached,
+    ),
     Counter("reloads", "Reloads that were begun.", lambda pool: pool.reloads),
 )
 
@@ -214,7 +223,9 @@ def _limits(pools: Sequence[PoolStatus]) -> Iterable[Metric]:
     for name in sorted({name for pool in pools for name in pool.limits}):
         unit = LIMIT_UNITS.get(name, "")
         full = "limit_" + re.sub(r"\W", "_", name, flags=re.ASCII) + (f"_{unit}" if unit else "")
-        yield _gauge(full, f"The limit {visible(name)}. Absent when not set.", unit, [(p, p.limits.get(name)) for p in pools])
+        yield _gauge(
+            full, f"The limit {visible(name)}. Absent when not set.", unit, [(p, p.limits.get(name)) for p in pools]
+        )
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

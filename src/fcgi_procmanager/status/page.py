@@ -40,7 +40,14 @@ _WORD = 20  # columns of what is a word of ours, or of another release
 _RECENTLY = 60.0  # seconds over which the rate is taken
 _LATEST_DATE = 253402300799  # the end of the year 9999
 
-_CLASSES = {LONG: "long", IN_REQUEST: "active", READING: "active", LEAVING: "leaving", STARTING: "starting", IDLE: "idle"}
+_CLASSES = {
+    LONG: "long",
+    IN_REQUEST: "active",
+    READING: "active",
+    LEAVING: "leaving",
+    STARTING: "starting",
+    IDLE: "idle",
+}
 
 
 def render(pool: PoolStatus, refresh: int = REFRESH) -> bytes:

@@ -85,7 +85,9 @@ def _unserved(pool: PoolStatus) -> Verdict:
 def _capacity(pool: PoolStatus) -> tuple[str, str]:
     ceiling = pool.ceiling or pool.total
     if pool.idle:
-        return OK, _listed(f"{number(pool.idle)} of {plural(max(ceiling, pool.serving), 'worker')} idle", _waiting(pool))
+        return OK, _listed(
+            f"{number(pool.idle)} of {plural(max(ceiling, pool.serving), 'worker')} idle", _waiting(pool)
+        )
     everyone = "the worker is" if pool.serving == 1 else f"all {plural(pool.serving, 'worker')} are"
     if pool.kind in _GROWING and pool.total < ceiling:
         more = f"{number(ceiling - pool.total)} more may be started"
