@@ -31,7 +31,7 @@ HOSTILE = {
     "bidi": "/\u202egnp.exe\u2066\u200f\ufeff",
     "marks": "/e" + "\u0301" * 200,
     "wide": "/" + "漢字" * 100,
-    "surrogates": "/\udcff\ud800\udfff",
+    "surrogates": "/\udcff\ud800/\udfff",
     "backslashes": '/\\x1b\\"\\n',
     "long": "/" + "x" * 10_000,
     "emoji": "/👩‍👩‍👧‍👦",

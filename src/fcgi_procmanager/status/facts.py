@@ -68,8 +68,8 @@ def _reloads(pool: PoolStatus) -> str:
 
 
 def _deadly(pool: PoolStatus) -> str:
-    worst = sorted(pool.deadly, key=lambda deadly: -deadly.count)[:_DEADLIEST]
-    return ", ".join(f"{cut(request(one.method, one.uri), 60)} {_times(one.count)}" for one in worst)
+    worst = sorted(pool.deadly, key=lambda deadly: -deadly.deaths)[:_DEADLIEST]
+    return ", ".join(f"{cut(request(one.method, one.uri), 60)} {_times(one.deaths)}" for one in worst)
 
 
 def _reasons(retired: Mapping[str, int]) -> str:

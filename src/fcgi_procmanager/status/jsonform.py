@@ -82,7 +82,7 @@ def _beside(pool: PoolStatus) -> dict[str, Any]:
         "reload failure": without_surrogates(pool.reload_failure),
         "limits": {name.replace("_", " "): value for name, value in pool.limits.items()},
         "deadly requests": [
-            {"request method": _text(deadly.method), "request uri": _text(deadly.uri), "deaths": deadly.count}
+            {"request method": _text(deadly.method), "request uri": _text(deadly.uri), "deaths": deadly.deaths}
             for deadly in pool.deadly
         ],
     }

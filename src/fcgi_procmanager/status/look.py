@@ -13,7 +13,7 @@ STYLE = """
 @media (prefers-color-scheme:dark){:root{--page:#0f1318;--card:#171c23;--ink:#e6edf3;--soft:#9ba6b2;--line:#2c343e;
 --ok:#6fdd8b;--ok-ground:#11281a;--busy:#edc25b;--busy-ground:#2c230e;--down:#ff938a;--down-ground:#331618;
 --work:#8fbcff;--work-ground:#14263f;
---active:#3f7fd6;--idle:#284a78;--starting:#6d5a9c;--queue:#ff9b57}}
+--active:#5a9bf6;--idle:#23446f;--starting:#6d5a9c;--queue:#ff9b57}}
 *{box-sizing:border-box}
 body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;
 font-variant-numeric:tabular-nums;overflow-wrap:anywhere}
@@ -62,14 +62,14 @@ td:last-child{white-space:normal;min-width:16rem}
 .facts{margin:.9rem 0;padding:.3rem .8rem}
 .facts div{display:grid;grid-template-columns:6rem 1fr;padding:.25rem 0}
 footer{max-width:72rem;margin:0 auto;padding:0 1rem 1.5rem;font-size:.85rem}
-@media (max-width:60rem){
+@media (max-width:68rem){
 .facts div{grid-template-columns:5rem 1fr}
 thead{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)}
 table,tbody{display:block;border:0;background:none}
 tr{display:grid;grid-template-columns:repeat(auto-fill,minmax(8.5rem,1fr));gap:.1rem .8rem;margin:0 0 .6rem;padding:.5rem .8rem;
 background:var(--card);border:1px solid var(--line);border-radius:8px}
 caption,thead tr{display:block}
-td,td:nth-child(2){display:flex;justify-content:space-between;gap:.5rem;padding:.1rem 0;border:0;background:none}
+td,td:nth-child(2){display:flex;white-space:normal;justify-content:space-between;gap:.5rem;padding:.1rem 0;border:0;background:none;min-width:0}
 td::before{color:var(--soft)}
 td:nth-child(1)::before{content:"PID"}
 td:nth-child(2)::before{content:"State"}

@@ -36,6 +36,7 @@ HEADERS = (
 
 REFRESH = 5  # seconds
 _LONGEST = 200  # columns of any string
+_WORD = 20  # columns of what is a word of ours, or of another release
 _RECENTLY = 60.0  # seconds over which the rate is taken
 _LATEST_DATE = 253402300799  # the end of the year 9999
 
@@ -54,9 +55,9 @@ def render(pool: PoolStatus, refresh: int = REFRESH) -> bytes:
     return "".join(_page(pool, refresh)).encode("utf-8")
 
 
-def _text(text: str) -> str:
-    """What may be anything, as text of an element or in a quoted attribute."""
-    return html.escape(visible(text, _LONGEST))
+def _text(text: str, limit: int = _LONGEST) -> str:
+    """What may be anything, as text of an element or in a quoted attribute. limit: columns, at least 1."""
+    return html.escape(visible(text, limit))
 
 
 def _page(pool: PoolStatus, refresh: int) -> Iterator[str]:
@@ -68,18 +69,13 @@ def _page(pool: PoolStatus, refresh: int) -> Iterator[str]:
     if refresh:
         yield f'<meta http-equiv="refresh" content="{refresh}">\n'
     yield f"<title>{judged.level}: {name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-    yield f'<header><h1>{name}</h1> <span class="soft">{_text(pool.kind)}</span></header>\n'
-    yield f'<p class="verdict {judged.level}"><strong>{_text(judged.word)}</strong> {_reason(judged.reason)}</p>\n'
+    yield f'<header><h1>{name}</h1> <span class="soft">{_text(pool.kind, _WORD)}</span></header>\n'
+    yield f'<p class="verdict {judged.level}"><strong>{_text(judged.word, _WORD)}</strong> {_text(judged.reason, 2 * _LONGEST)}</p>\n'
     yield from _tiles(pool)
     yield from _history(pool)
     yield from _workers(pool)
     yield from _facts(pool)
-    yield f"</main>\n<footer>{_moment(pool.now)}, fcgi-procmanager {_text(pool.version)}</footer>\n</body>\n</html>\n"
-
-
-def _reason(reason: str) -> str:
-    """Longer than other texts: it holds the reason of a failed reload."""
-    return html.escape(visible(reason, 2 * _LONGEST))
+    yield f"</main>\n<footer>{_moment(pool.now)}, fcgi-procmanager {_text(pool.version, _WORD)}</footer>\n</body>\n</html>\n"
 
 
 # The numbers of the moment
@@ -149,7 +145,7 @@ class _Column(NamedTuple):
 
 
 def _state(worker: WorkerStatus) -> str:
-    return f'<span class="state {_CLASSES.get(worker.state, "")}">{_text(worker.state)}</span>'
+    return f'<span class="state {_CLASSES.get(worker.state, "")}">{_text(worker.state, _WORD)}</span>'
 
 
 def _lasts(worker: WorkerStatus) -> str:

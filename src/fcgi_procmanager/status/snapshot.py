@@ -84,11 +84,11 @@ class Sample(NamedTuple):
 
 
 class Deadly(NamedTuple):
-    """An address whose request was in the hands of `count` workers when they were killed."""
+    """An address whose request was in the hands of so many workers when they were killed."""
 
     method: str
     uri: str
-    count: int = 1
+    deaths: int = 1
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ left out, the least needed one first. Pure: how wide the terminal is, and whethe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Callable, NamedTuple
 
 from . import wording
@@ -57,7 +57,10 @@ def render(pool: PoolStatus, width: int = 80, colour: bool = False, full: bool =
     lines = [_coloured(line, _LEVEL_COLOURS[judged.level], colour) for line in _wrapped(visible(str(judged)), width)]
     lines += ["", *_about(pool, width)]
     if full and pool.workers:
-        lines += ["", *_workers(pool, width, colour)]
+        workers = pool.most_urgent_first()
+        heading, *rows = grid(workers, pool.now, width)
+        lines += ["", _coloured(heading, _BOLD, colour)]
+        lines += [_coloured(row, _STATE_COLOURS.get(one.state, ""), colour) for row, one in zip(rows, workers)]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -98,18 +101,20 @@ def _chopped(word: str, width: int) -> Iterator[str]:
     yield word
 
 
-def _workers(pool: PoolStatus, width: int, colour: bool) -> Iterator[str]:
-    workers = pool.most_urgent_first()
-    texts = {column: [column.text(worker, pool.now) for worker in workers] for column in COLUMNS}
+def grid(workers: Sequence[WorkerStatus], now: float, width: int) -> list[str]:
+    """A heading, then a line for each worker in this order, each of at most `width` columns."""
+    texts = {column: [column.text(worker, now) for worker in workers] for column in COLUMNS}
     widths = {column: max(map(columns, [column.title, *texts[column]])) for column in COLUMNS}
     shown = _those_with_room(widths, width)
     room = width - sum(widths[column] + len(_GAP) for column in shown)
-    heads = [padded(column.title, widths[column], column.right) for column in shown]
-    yield _coloured(_joined([*heads, cut("REQUEST", room)] if room > 0 else heads, width), _BOLD, colour)
-    for number, worker in enumerate(workers):
-        cells = [padded(texts[column][number], widths[column], column.right) for column in shown]
-        line = _joined([*cells, cut(last_request(worker), room)] if room > 0 else cells, width)
-        yield _coloured(line, _STATE_COLOURS.get(worker.state, ""), colour)
+
+    def line(cells: Iterable[str], last: str) -> str:
+        whole = [padded(cell, widths[column], column.right) for column, cell in zip(shown, cells)]
+        return _joined([*whole, cut(last, room)] if room > 0 else whole, width)
+
+    heading = line((column.title for column in shown), "REQUEST")
+    rows = [[texts[column][number] for column in shown] for number in range(len(workers))]
+    return [heading, *(line(cells, last_request(worker)) for cells, worker in zip(rows, workers))]
 
 
 def _joined(cells: Iterable[str], width: int) -> str:

@@ -127,7 +127,7 @@ SAMPLE: Mapping[str, Check] = {
     "at": _number,
     **dict.fromkeys(("idle", "active", "starting", "queue", "requests"), _whole),
 }
-DEADLY: Mapping[str, Check] = {"method": _text, "uri": _text, "count": _whole}
+DEADLY: Mapping[str, Check] = {"method": _text, "uri": _text, "deaths": _whole}
 
 
 def _worker(value: Any) -> WorkerStatus:

@@ -32,12 +32,10 @@ def size(count: float | None) -> str:
         return UNKNOWN
     if count < 1024:
         return f"{max(0, round(count))}B"
-    value, unit = float(count), ""
-    for unit in _SIZES:
-        value /= 1024
-        if value < 999.5:
-            break
-    return f"{value:.1f}{unit}" if value < 9.95 else f"{value:.0f}{unit}"
+    value, power = count / 1024, 0
+    while value >= 999.5 and power < len(_SIZES) - 1:
+        value, power = value / 1024, power + 1
+    return f"{value:.1f}{_SIZES[power]}" if value < 9.95 else f"{value:.0f}{_SIZES[power]}"
 
 
 def percent(value: float | None) -> str:
