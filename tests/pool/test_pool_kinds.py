@@ -122,7 +122,12 @@ def test_a_steady_load_makes_no_churn(pool: Pool, kind: str) -> None:
 
 
 def test_the_longest_idle_leaves_first(pool: Pool, tmp_path: Path) -> None:
-    script = pool.start("4, pool='dynamic', start_servers=4, min_spare=1, max_spare=1, process_idle_timeout=1", 4)
+    script = pool.start("4, pool='dynamic', min_spare=1, max_spare=1, process_idle_timeout=1", 1)
+    asked = pool.at_once(waiting(gate := tmp_path / "gate", 4))
+    wait_until(lambda: len(in_hand(gate)) == 4, 20, "four in hand")
+    gate.touch()
+    for future in asked:
+        future.result()
     busy = pool.pid_of("/sleep/0.5")
     wait_until(lambda: len(script.workers()) == 1, 20, "the others to leave")
     assert script.workers() == [busy]
