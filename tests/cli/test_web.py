@@ -81,7 +81,7 @@ def demo(command: Command) -> Command:
 
 def port_of(script: Script) -> int:
     """The port of the URL that `serve --web` puts into its log."""
-    return int(script.wait_log(r"serving http://127\.0\.0\.1:(\d+)/$")[0][1])
+    return int(script.wait_log(r"serving http://127\.0\.0\.1:(\d+)/; its status")[0][1])
 
 
 def greeting(script: Script) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import pytest
 
+from fcgi_procmanager import PoolManager
 from harness.fcgi import fetch
 from harness.pools import Pool
 from harness.process import Script, alive, wait_until
@@ -108,3 +109,19 @@ def test_dynamic_has_between_min_nproc_and_max_nproc_workers(run_script: Run, so
     assert line[:4].isdigit(), "the date is before each line, as in the original"
     assert " - FastCGI: manager (pid " in line
     assert script.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "numbers"),
+    [
+        ({"start_children": 10}, "dynamic", (30, 10, 10, 20)),
+        ({"start_children": 2, "max_children": 10}, "dynamic", (10, 2, 2, 8)),
+        ({"max_children": 5}, "per-request", (5, 0, 0, 0)),
+        ({"max_children": 5, "pool": "ondemand"}, "ondemand", (5, 0, 0, 0)),
+    ],
+)
+def test_the_parameters_of_poe(given: dict[str, Any], kind: str, numbers: tuple[int, ...]) -> None:
+    manager = PoolManager(**given, requests=7)
+    assert manager.sizing.pool == kind
+    assert (manager.n_processes, *manager.sizing.spares[1:]) == numbers
+    assert manager.max_requests == 7

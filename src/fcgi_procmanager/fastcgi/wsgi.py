@@ -120,6 +120,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         if self.threads == 1:
             self._serve_in(None, self.manager.pre_dispatch, self.manager.post_dispatch)
         else:
+            self.manager.share_slot()
             hooks = Hooks(self.manager)
             Lanes(self.manager, self.threads, lambda gate: self._serve_in(gate, hooks.enter, hooks.leave)).run()
 

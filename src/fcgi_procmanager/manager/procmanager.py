@@ -347,6 +347,13 @@ class ProcManager:
         """Worker: its place on the scoreboard, if there is one."""
         return self._worker.slot
 
+    def share_slot(self) -> None:
+        """Worker, before its threads: more than one request at a time will be written there."""
+        if self._worker.slot is not None:
+            from ..ipc.scoreboard import SharedSlot
+
+            self._worker.slot = SharedSlot(self._worker.slot)
+
     @property
     def baton(self) -> Baton | None:
         """Worker: for gates of its threads."""

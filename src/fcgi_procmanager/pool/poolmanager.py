@@ -12,13 +12,13 @@ import os
 import signal
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..basics import checks
 from ..basics.printable import printable
 from ..basics.quantities import size, time
 from ..basics.states import ROLLING, Role
-from ..children.sizing import DYNAMIC, PER_REQUEST, STATIC, Sizing
+from ..children.sizing import DYNAMIC, PER_REQUEST, STATIC, Sizing, spares
 from ..errors import RequestTimeout
 from ..ipc.channel import BUSY, WORN
 from ..ipc.scoreboard import Scoreboard
@@ -38,6 +38,23 @@ if TYPE_CHECKING:
     from ..manager.half import ManagerHalf
     from ..manager.parts import PoolPart
     from ..manager.workers import Workers
+
+
+class _Names(NamedTuple):
+    pool: str
+    n_processes: int
+    start_servers: int | None = None
+    min_spare: int | None = None
+    max_spare: int | None = None
+
+
+def _from_poe(start_children: int, max_children: int) -> _Names:
+    """The kind of pool that these parameters of POE::Component::Daemon mean: spare workers, or one for each request."""
+    checks.count("start_children", start_children)
+    checks.count("max_children", max_children)
+    if not start_children:
+        return _Names(PER_REQUEST, max_children)
+    return _Names(DYNAMIC, *spares(max_children or None, start_children))
 
 
 _LIMITS = (
@@ -76,7 +93,8 @@ class PoolManager(ProcManager):
         the PID file's with `.control` for `.pid`, and none without a PID file. status_listen: address on which it answers web servers
         by FastCGI: /status (?json, ?full), /metrics, /ping; None for none.
 
-    start_children, max_children, requests: POE's names of start_servers, n_processes and max_requests.
+    start_children, max_children, requests: POE's names of start_servers, n_processes and max_requests. With the first the pool is
+        dynamic, with the second alone there is a worker for each request, unless `pool` says otherwise; `requests` of 0 is no limit.
 
     Other parameters are those of `ProcManager`; `reload` is "rolling" here. Raises ConfigError, which names the parameter.
     """
@@ -104,9 +122,19 @@ class PoolManager(ProcManager):
         pool_name: str = "pool",
         control: str | os.PathLike[str] | None = None,
         status_listen: str | None = None,
+        start_children: int = 0,
+        max_children: int = 0,
+        requests: int = 0,
         reload: str = ROLLING,
         **rest: Any,
     ) -> None:
+        if start_children or max_children:
+            names = _from_poe(start_children, max_children or n_processes)
+            pool = names.pool if pool == STATIC else pool
+            start_servers = names.start_servers if start_servers is None else start_servers
+            min_spare = names.min_spare if min_spare is None else min_spare
+            max_spare = names.max_spare if max_spare is None else max_spare
+            n_processes = names.n_processes
         super().__init__(n_processes, reload=reload, **rest)
         self.sizing = Sizing(
             pool,
@@ -116,7 +144,7 @@ class PoolManager(ProcManager):
             max_spare,
             checks.seconds("process_idle_timeout", process_idle_timeout),
         )
-        self.max_requests = checks.count("max_requests", max_requests)
+        self.max_requests = checks.count("max_requests", max_requests or requests)
         self.max_memory = size("max_memory", max_memory)
         self.max_age = time("max_age", max_age)
         self.memory_measure = checks.one_of("memory_measure", memory_measure, ("rss", "pss"))
@@ -146,14 +174,14 @@ class PoolManager(ProcManager):
 
     def pre_dispatch(self) -> None:
         super().pre_dispatch()
-        slot = self._worker.slot
-        if slot is not None and not slot.in_request:  # a loop that knows nothing of the scoreboard
-            slot.begin("", "")
+        worker = self._worker
+        if worker.slot is not None and not worker.slot.in_request and not worker.in_flight:
+            worker.slot.begin("", "")  # a loop that knows nothing of the scoreboard
 
     def post_dispatch(self) -> None:
         worker = self._worker
         slot = worker.slot
-        if slot is not None and slot.in_request:
+        if slot is not None and slot.in_request and not worker.in_flight:
             slot.end()
         if self._worn is not None and worker.managed:
             self._look_at_limits(self._worn, slot.requests if slot is not None else 0)
