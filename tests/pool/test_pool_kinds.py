@@ -13,7 +13,7 @@ import pytest
 
 from fcgi_procmanager import ConfigError, PoolManager
 from harness.pools import Pool, Steady
-from harness.process import Script, patient, wait_until
+from harness.process import Script, patient, process_state, wait_until
 
 Run = Callable[..., Script]
 
@@ -66,7 +66,7 @@ def test_there_are_never_more_than_n_processes(pool: Pool, tmp_path: Path, kind:
     for _ in range(50):
         most = max(most, len(script.workers()))
         time.sleep(0.005)  # in which nothing may happen
-    assert most == 3
+    assert most == 3, script.log()
     script.wait_log("no more may be started")
     gate.touch()
     assert [future.result().status for future in asked] == [200] * 8
@@ -211,6 +211,45 @@ def test_a_stop_in_every_kind_leaves_nobody(pool: Pool, tmp_path: Path, kind: st
     assert sum(future.result().status == 200 for future in asked) == 3
     assert script.wait() == 0
     script.tree_gone()
+
+
+def is_at_rest(pid: int) -> bool:
+    """Whether it sleeps whenever it is looked at."""
+    states = []
+    for _ in range(20):
+        states.append(process_state(pid))
+        time.sleep(0.01)
+    return states.count("S") > 15
+
+
+@pytest.mark.parametrize("kind", ["static", "dynamic", "ondemand", "per-request"])
+@pytest.mark.parametrize("moment", ["starting", "stopping"])
+def test_the_manager_waits_while_nothing_happens(pool: Pool, tmp_path: Path, kind: str, moment: str) -> None:
+    gate = tmp_path / "gate"
+    more = (
+        "class Slow(PoolManager):\n    def server_init(self):\n        super().server_init()\n"
+        f"        while not os.path.exists({str(gate)!r}):\n            time.sleep(0.02)\n"
+        if moment == "starting"
+        else ""
+    )
+    script = pool.start(f"3, pool={kind!r}", 0 if more else 1, more, "Slow" if more else "PoolManager")
+    if more:
+        script.wait_log(r"server \(pid \d+\) started")
+        script.signal(signal.SIGKILL, script.workers()[0])
+        script.wait_log(r"server \(pid \d+\) started", 2)
+    else:
+        asked = pool.at_once(waiting(gate, 2))
+        wait_until(lambda: len(in_hand(gate)) == 2, 20, "two in hand")
+        script.signal(signal.SIGTERM)
+        script.wait_log("sending TERM")
+    wait_until(lambda: is_at_rest(script.pid), 20, "the manager to be at rest")
+    gate.touch()
+    if more:
+        script.wait_log("server .*: initialized")
+        assert script.stop() == 0
+    else:
+        assert [future.result().status for future in asked] == [200, 200]
+        assert script.wait() == 0
 
 
 def test_ttin_and_ttou_change_how_many_there_may_be(pool: Pool, tmp_path: Path) -> None:

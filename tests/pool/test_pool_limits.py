@@ -101,9 +101,9 @@ def test_a_request_that_takes_too_long_gets_504_and_its_worker_goes_on(pool: Poo
 
 
 def test_requests_that_end_in_time_are_left_alone(pool: Pool) -> None:
-    script = pool.start("2, request_timeout=0.2", 2)
-    with Steady(pool, 2, "/sleep/0.15") as load:
-        load.wait(20)
+    script = pool.start("2, request_timeout=3", 2)
+    with Steady(pool, 2, "/sleep/0.3") as load:
+        load.wait(15)
     assert load.failures == []
     assert "request_timeout" not in script.log()
     assert script.stop() == 0

@@ -141,12 +141,16 @@ class Scoreboard:
         found = [self.read(number) for number, state in enumerate(self.states) if state != FREE[0]]
         return [entry for entry in found if entry is not None]
 
-    def close(self) -> None:
-        """May be called twice."""
-        self._map.close()
+    def drop(self) -> None:
+        """Worker: it has its slot, and no use for the descriptor."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._map.close()
+        self.drop()
 
     def _state(self, number: int) -> bytes:
         return self._map[_HEADER + number : _HEADER + number + 1]

@@ -46,6 +46,7 @@ class Sizer(PoolPart):
         self._due_at = FOREVER
         self._noticed_at = -FOREVER
         self._is_saturated = False
+        self._over = False  # a stop has begun
         self.saturated = self.max_active = 0
 
     # -- the loop -----------------------------------------------------------------------------------------------------
@@ -77,9 +78,12 @@ class Sizer(PoolPart):
 
     def called(self) -> None:
         """Something has changed."""
+        if self._over:
+            return  # nobody looks any more, and a time that has passed would keep the loop from waiting
         self._due_at = min(self._due_at, max(monotonic(), self._looked_at + PAUSE))
 
     def stop(self) -> None:
+        self._over, self._due_at = True, FOREVER
         self._watch(False)
 
     def close(self) -> None:
@@ -92,6 +96,7 @@ class Sizer(PoolPart):
             self._backlogs = None
 
     def forked(self) -> None:
+        self._workers.board.drop()
         self.close()
 
     # -- the look -----------------------------------------------------------------------------------------------------
@@ -102,8 +107,11 @@ class Sizer(PoolPart):
         workers, sizing = self._workers, self._manager.sizing
         resized = sizing.n_processes != self._manager.n_processes
         sizing.n_processes = max(0, self._manager.n_processes)
-        if not (resized or monotonic() >= self._due_at) or self._half.life.state is ManagerState.STARTING:
-            return  # at the start it is what was asked for, until one has shown that the code can serve
+        if self._half.life.state is ManagerState.STARTING:
+            self._due_at = FOREVER  # until one has shown that the code can serve, it is what was asked for
+            return
+        if not (resized or monotonic() >= self._due_at):
+            return
         self._looked_at, self._due_at = monotonic(), FOREVER
         board = workers.board
         # First asked, then read: who becomes busy from now on says so.

@@ -163,6 +163,10 @@ class PoolWorkers(Workers):
         if self._pool.sizing.pool == PER_REQUEST and child.ladder is None and child.served and exit.clean:
             self._wanted = max(0, self._wanted - 1)  # it has had its request: another one is for the next request
         self.died += child.ladder is None and not exit.clean
+        if not exit.clean:
+            # It may have been woken for a connection that it did not come to accept, and here nobody need take its place: who is
+            # idle looks.
+            self._half.channel.baton.give()
         super().ended(child, exit)
         self._pool.sizer.called()
         if exit.signal in _FATAL and self._crashes.add(monotonic()):
