@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+
 from fcgi_procmanager.status.snapshot import (
     DYNAMIC,
     IDLE,
@@ -19,6 +21,9 @@ from fcgi_procmanager.status.snapshot import (
 )
 
 NOW = 1_800_000_000.0
+
+# Of what hypothesis makes up. A loaded machine is no failure.
+PATIENT = settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 
 HOSTILE = {
     "markup": "/<script>alert(1)</script>",

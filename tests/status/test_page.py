@@ -200,8 +200,9 @@ def test_without_a_history_there_is_no_picture() -> None:
         tuple(reversed(history())),
         (Sample(NOW + 500, 1, 1), Sample(NOW - 5, 1, 2)),
         history(5000, 1.0),
+        (Sample(2.0**60, 1, 1), Sample(2.0**60, 1, 2, 0, 1)),
     ],
-    ids=["one", "the same time", "backwards", "from the future", "many"],
+    ids=["one", "the same time", "backwards", "from the future", "many", "too far away to count seconds"],
 )
 def test_any_history_has_a_picture_of_a_bounded_size(samples: tuple[Sample, ...]) -> None:
     text = picture.render(pool(history=samples))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcgi_procmanager.status.visible import columns, cut, padded, visible, without_surrogates
-from status.pools import HOSTILE
+from status.pools import HOSTILE, PATIENT
 
 ANYTHING = st.text(st.characters(), max_size=40) | st.sampled_from(list(HOSTILE.values()))
 
@@ -33,6 +33,7 @@ def test_what_does_more_than_show_is_escaped(raw: str, shown: str) -> None:
     assert visible(raw) == shown
 
 
+@PATIENT
 @given(ANYTHING, st.integers(1, 60))
 def test_it_is_harmless_and_fits(raw: str, limit: int) -> None:
     for shown in (visible(raw), visible(raw, limit), cut(visible(raw), limit)):
@@ -45,6 +46,7 @@ def test_it_is_harmless_and_fits(raw: str, limit: int) -> None:
     without_surrogates(raw).encode()
 
 
+@PATIENT
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
 def test_an_ordinary_one_stays_as_it_is(raw: str) -> None:
     assert visible(raw) == without_surrogates(raw) == raw

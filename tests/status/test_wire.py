@@ -15,7 +15,7 @@ from fcgi_procmanager.errors import ProtocolError
 from fcgi_procmanager.status import jsonform, page, table, wire
 from fcgi_procmanager.status.snapshot import Deadly, PoolStatus, Sample, WorkerStatus
 from fcgi_procmanager.status.verdict import verdict
-from status.pools import HOSTILE, crowded, empty, hostile, pool
+from status.pools import HOSTILE, PATIENT, crowded, empty, hostile, pool
 
 NUMBERS = st.floats(-1e18, 1e18)
 COUNTS = st.integers(-(2**63), 2**63)
@@ -41,6 +41,7 @@ def test_there_and_back(given: PoolStatus) -> None:
     assert b"\n" not in wire.encode(given)
 
 
+@PATIENT
 @given(POOLS)
 def test_whatever_comes_over_it_can_be_shown(given: PoolStatus) -> None:
     found = wire.decode(wire.encode(given))
@@ -119,6 +120,7 @@ def test_nonsense(data: bytes, complaint: str | None) -> None:
     assert len(said) < 200
 
 
+@PATIENT
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.text(), lambda v: st.lists(v) | st.dictionaries(st.text(), v)

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fcgi_procmanager.status import wording
+from status.pools import PATIENT
 
 
 @pytest.mark.parametrize(
@@ -51,6 +52,7 @@ def test_size(count: float, text: str) -> None:
     assert wording.size(count) == text
 
 
+@PATIENT
 @given(st.floats(0, 8e7), st.integers(0, 2**60))
 def test_they_are_never_wide(seconds: float, count: int) -> None:
     assert len(wording.duration(seconds)) <= 6

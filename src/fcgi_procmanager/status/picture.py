@@ -24,17 +24,13 @@ class Scale(NamedTuple):
     """What the edges of the picture stand for. workers, queue: at its top. ceiling: whether it is in the picture."""
 
     first: float
-    last: float
+    seconds: float
     workers: float
     queue: int
     ceiling: bool
 
-    @property
-    def seconds(self) -> float:
-        return self.last - self.first
-
     def x(self, at: float) -> float:
-        return (at - self.first) / (self.last - self.first) * _WIDTH
+        return (at - self.first) / self.seconds * _WIDTH
 
     def y(self, workers: float) -> float:
         return _HEIGHT - workers / self.workers * _HEIGHT
@@ -54,7 +50,7 @@ def scale(pool: PoolStatus, shown: Sequence[Sample]) -> Scale:
     near = highest <= ceiling <= _FAR * highest
     return Scale(
         first=shown[0].at,
-        last=max(pool.now, shown[-1].at, shown[0].at + 1),
+        seconds=max(pool.now - shown[0].at, shown[-1].at - shown[0].at, 1.0),
         workers=ceiling if near else highest * _ROOM_ABOVE,
         queue=max(sample.queue for sample in shown),
         ceiling=near,
