@@ -146,7 +146,7 @@ def test_a_wrong_kind_or_time_names_the_parameter() -> None:
     assert [kind("pool", name) for name in KINDS] == list(KINDS)
 
 
-@pytest.mark.parametrize(("pool", "start"), [(STATIC, 8), (DYNAMIC, 1), (ONDEMAND, 0), (PER_REQUEST, 0)])
+@pytest.mark.parametrize(("pool", "start"), [(STATIC, 8), (DYNAMIC, 1), (ONDEMAND, 1), (PER_REQUEST, 1)])
 def test_the_workers_at_the_start(pool: str, start: int) -> None:
     assert Sizing(pool, 8).start() == start
 
@@ -308,7 +308,7 @@ def test_the_times_at_which_to_ask_again() -> None:
         wanting(dynamic(), 4).decide(load(idle=(1, 2, 3, 4))).next_at == NOW - 1 + T
     )  # the fourth is the first too many
     assert wanting(dynamic(), 4).decide(load(busy=4)).next_at == NOW + T  # nobody tells of the end of a request
-    assert Sizing(ONDEMAND, 4).decide(load(idle=(2,))).next_at == FOREVER  # never wanted: the rollout lets it go
+    assert Sizing(ONDEMAND, 4).decide(load(idle=(2,))).next_at == NOW - 2 + T  # the one of the start
     sizing = Sizing(ONDEMAND, 4)
     sizing.decide(load(waiting=1))
     assert sizing.decide(load(idle=(2,))).next_at == NOW - 2 + T
@@ -525,11 +525,12 @@ def test_a_burst_gets_all_its_workers_in_one_decision() -> None:
         pool = Pool(sizing)
         pool.run(20)
         pool.request(*[1.0] * 16)
-        assert len(pool.workers) == len(pool.forks) == 16
+        forks = 16 + (sizing.pool != DYNAMIC)  # the one of the start has left
+        assert (len(pool.workers), len(pool.forks)) == (16, forks)
         assert set(pool.forks[sizing.start() :]) == {20.0}
         asked = pool.asked
         pool.run(1.02)
-        assert (pool.queue, len(pool.forks)) == ([], 16)
+        assert (pool.queue, len(pool.forks)) == ([], forks)
         assert pool.asked - asked <= 16
         assert all(w.ends == math.inf for w in pool.workers)
 
@@ -626,7 +627,7 @@ def test_an_idle_pool_is_not_woken() -> None:
         pool.run(1)
         asked = pool.asked
         pool.run(100_000)
-        assert pool.asked - asked <= 1
+        assert pool.asked - asked <= 2
 
 
 def test_without_a_timeout_nobody_stays_and_nothing_spins() -> None:

@@ -116,8 +116,8 @@ def test_dynamic_has_between_min_nproc_and_max_nproc_workers(run_script: Run, so
     [
         ({"start_children": 10}, "dynamic", (30, 10, 10, 20)),
         ({"start_children": 2, "max_children": 10}, "dynamic", (10, 2, 2, 8)),
-        ({"max_children": 5}, "per-request", (5, 0, 0, 0)),
-        ({"max_children": 5, "pool": "ondemand"}, "ondemand", (5, 0, 0, 0)),
+        ({"max_children": 5}, "per-request", (5, 1, 0, 0)),
+        ({"max_children": 5, "pool": "ondemand"}, "ondemand", (5, 1, 0, 0)),
     ],
 )
 def test_the_parameters_of_poe(given: dict[str, Any], kind: str, numbers: tuple[int, ...]) -> None:

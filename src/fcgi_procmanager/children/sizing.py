@@ -182,7 +182,8 @@ class Sizing:
         for name, value in (("start_servers", start), ("min_spare", least), ("max_spare", most)):
             if value is not None:
                 raise ConfigError(f"{name} is for pool={DYNAMIC!r}, and this pool is {self.pool!r}")
-        return Spares(self.n_processes, 0, 0, 0)
+        # One all the same at the start: whether the code can serve is to be known before the first request.
+        return Spares(self.n_processes, min(1, self.n_processes), 0, 0)
 
     def _ceiling(self, staying: int, leaving: int) -> int:
         """Who leaves holds no place: its last request may take long, and others wait. Where n_processes limits the requests

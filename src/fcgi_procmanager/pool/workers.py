@@ -44,9 +44,7 @@ class PoolWorkers(Workers):
         self._worn: dict[int, str] = {}  # pid -> why it is to be replaced, in the order in which they said so
         self._reasons: dict[int, str] = {}  # pid -> why it was replaced, of those who are leaving
         self._ages: dict[int, float] = {}  # pid -> when it is too old (monotonic seconds)
-        self._wanted = max(
-            1, manager.sizing.start()
-        )  # whether the code can serve is to be known before the first request
+        self._wanted = manager.sizing.start()
 
     # -- how many -----------------------------------------------------------------------------------------------------
 
