@@ -225,6 +225,28 @@ def test_a_mistake_is_one_line(tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1
 
 
+def test_threads_of_a_worker_are_counted_together(pool: Pool, control: Path, tmp_path: Path) -> None:
+    more = (
+        f"manager = PoolManager(1, control={str(control)!r}, max_requests=1000)\n"
+        "WSGIServer(app, manager=manager, bindAddress=sys.argv[1], threads=3).run()\n"
+    )
+    script = pool.start("1", 1, more)
+    gate = tmp_path / "gate"
+    asked = pool.at_once([f"/wait/{gate}"] * 3 + ["/"] * 5)
+    wait_until(lambda: len(list(tmp_path.glob("gate.*"))) == 1, 20)  # one file: they are of one worker
+    wait_until(lambda: facts(control)["accepted conn"] == 3, 20, "all threads at work")
+    assert facts(control)["active processes"] == 1
+    gate.touch()
+    for future in asked:
+        assert future.result().status == 200
+    with Steady(pool, 6) as load:
+        load.wait(100)
+    assert load.failures == []
+    idle(control, 1)
+    assert facts(control)["accepted conn"] == 8 + load.done
+    assert script.stop() == 0
+
+
 # -- for web servers ------------------------------------------------------------------------------------------------------
 
 
