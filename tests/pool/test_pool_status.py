@@ -17,7 +17,7 @@ import pytest
 
 from harness.fcgi import cgi_params, fetch, request_bytes
 from harness.pools import Pool, Steady
-from harness.process import Script, children, open_fds, patient, wait_until
+from harness.process import Script, children, open_fds, patient, process_state, wait_until
 
 Run = Callable[..., Script]
 COMMAND = [sys.executable, "-m", "fcgi_procmanager"]
@@ -43,6 +43,15 @@ def facts(control: Path, *options: str) -> dict[str, Any]:
     assert done.stderr == ""
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+def is_at_rest(pid: int) -> bool:
+    """Whether it sleeps whenever it is looked at."""
+    states = []
+    for _ in range(20):
+        states.append(process_state(pid))
+        time.sleep(0.01)
+    return states.count("S") > 15
 
 
 def idle(control: Path, count: int) -> None:
@@ -213,6 +222,32 @@ def test_those_who_ask_and_say_nothing_are_let_go(pool: Pool, control: Path) -> 
     assert facts(control)["total processes"] == 1
     for client in silent:
         client.close()
+    assert script.stop() == 0
+
+
+def test_without_a_descriptor_left_the_manager_waits_and_answers_later(pool: Pool, control: Path) -> None:
+    more = (
+        "class Poor(PoolManager):\n    def manager_sig_handler(self, name):\n"
+        "        if name not in ('TTIN', 'TTOU'):\n            return super().manager_sig_handler(name)\n"
+        "        kept.extend(taken()) if name == 'TTIN' else [os.close(kept.pop()) for _ in tuple(kept)]\n"
+        "        say(name)\n"
+        "def taken():\n"
+        "    while True:\n"
+        "        try:\n            yield os.dup(0)\n"
+        "        except OSError:\n            return\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))\n"
+    )
+    script = pool.start(f"1, control={str(control)!r}", 1, more, "Poor")
+    script.signal(signal.SIGTTIN)
+    assert script.line() == "TTIN"
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(control))
+        client.sendall(b"status\n")
+        wait_until(lambda: is_at_rest(script.pid), 20, "the manager to be at rest")
+        script.signal(signal.SIGTTOU)
+        assert script.line() == "TTOU"
+        client.settimeout(20)
+        assert client.recv(100)
     assert script.stop() == 0
 
 

@@ -27,6 +27,7 @@ _PATIENCE = 5.0  # seconds for a question and its answer
 _MOST = 16  # who ask at once; more wait in the listen queue
 _QUESTION = 1 << 17  # bytes
 _PIECE = 1 << 16
+_PAUSE = 0.5  # seconds
 
 
 class Conversation:
@@ -57,6 +58,7 @@ class Answers(PoolPart):
         self._selector: selectors.BaseSelector | None = None
         self._clients: dict[int, _Client] = {}
         self._listening = False
+        self._resume_at = FOREVER  # when to listen again (monotonic seconds)
 
     # -- to be overridden ---------------------------------------------------------------------------------------------
 
@@ -83,7 +85,8 @@ class Answers(PoolPart):
 
     @property
     def next_at(self) -> float:  # type: ignore[override]
-        return min((client.deadline for client in self._clients.values()), default=FOREVER)
+        deadlines = [client.deadline for client in self._clients.values()]
+        return min([self._resume_at, *deadlines])
 
     def descriptors(self) -> Iterable[int]:
         return (self._selector.fileno(),) if self._selector is not None else ()  # type: ignore[attr-defined]
@@ -96,6 +99,9 @@ class Answers(PoolPart):
                 self._accept()
             else:
                 self._serve(key.data)
+        if now >= self._resume_at:
+            self._resume_at = FOREVER
+            self._listen(len(self._clients) < _MOST)
         for client in [client for client in self._clients.values() if client.deadline <= now]:
             self._drop(client)
         return False
@@ -137,8 +143,12 @@ class Answers(PoolPart):
         assert self._listener is not None
         try:
             sock, _ = self._listener.socket.accept()
-        except OSError:
-            return  # gone again; or no descriptor is left, and then the next turn tries
+        except (BlockingIOError, ConnectionAbortedError):
+            return  # gone again
+        except OSError:  # no descriptor is left: who waits would wake the loop again and again
+            self._listen(False)
+            self._resume_at = monotonic() + _PAUSE
+            return
         sock.setblocking(False)
         if not self.admits(sock):
             sock.close()

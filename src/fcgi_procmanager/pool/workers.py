@@ -216,6 +216,9 @@ class PoolWorkers(Workers):
         self._pool.sizer.saturated, self._pool.sizer.max_active = mine.get("saturated", 0), mine.get("max_active", 0)
         by_pid = {entry.pid: entry.number for entry in self.board.entries()}
         self._slots = {pid: by_pid[pid] for pid in self.children.pids if pid in by_pid}
+        for number in by_pid.values():
+            if number not in self._slots.values():
+                self.board.take_back(number)  # of one whose end was heard of before it could be taken back
         self._wanted = max(self._wanted, len(self.children.staying))
         if self._pool.max_age:
             self._ages = {pid: monotonic() + lifetime(self._pool.max_age) for pid in self.children.staying}
