@@ -63,12 +63,16 @@ def test_a_shutdown_from_within(pool: Pool, process: str) -> None:
 def test_the_status_as_text(pool: Pool) -> None:
     more = (
         "class Manager(PoolManager):\n    def manager_sig_handler(self, name):\n"
-        "        if name == 'TTIN':\n            print(self.status(), flush=True)\n"
+        "        if name == 'TTIN':\n            print(self.status().splitlines()[0], flush=True)\n"
         "        else:\n            super().manager_sig_handler(name)\n"
     )
     script = pool.start("2", 2, more, "Manager")
-    script.signal(signal.SIGTTIN)
-    assert script.line().startswith("ok: 2 of 2 workers idle")
+
+    def asked() -> str:
+        script.signal(signal.SIGTTIN)
+        return script.line()
+
+    wait_until(lambda: asked().startswith("ok: 2 of 2 workers idle"), 20, "both to be ready")
     assert script.stop() == 0
 
 
