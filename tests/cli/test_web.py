@@ -87,7 +87,8 @@ def port_of(script: Script) -> int:
 def greeting(script: Script) -> int:
     """The port of the URL in the one line that `demo` prints."""
     found = re.fullmatch(
-        r"http://127\.0\.0\.1:(\d+)/ is served by (\d+) workers; its status: http://127\.0\.0\.1:\d+/-/status; reload: kill -HUP (\d+); stop: Ctrl-C", script.line()
+        r"http://127\.0\.0\.1:(\d+)/ is served by (\d+) workers; its status: http://127\.0\.0\.1:\d+/-/status; reload: kill -HUP (\d+); stop: Ctrl-C",
+        script.line(),
     )
     assert found is not None
     assert int(found[3]) == script.pid
