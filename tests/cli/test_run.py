@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable
 
@@ -14,12 +16,14 @@ import pytest
 
 from cli.programs import open_gate, plain
 from harness import fcgi
+from harness.notify import Notified
 from harness.process import Script, alive, children, wait_until
 
 Run = Callable[..., Script]
 
 COMMAND = [sys.executable, "-m", "fcgi_procmanager"]
 APP = """
+import json
 import os
 
 def application(environ, start_response):
@@ -302,3 +306,275 @@ def test_a_mistake_later_rests_until_a_reload(place: Place) -> None:
     script.wait_log("pool web is ready$", 2)
     assert place.ask("web")
     stop(script)
+
+
+# -- a file that has changed ----------------------------------------------------------------------------------------------
+
+OTHER = """
+[pool.other]
+application = "myapp"
+processes = 1
+listen = "/SOCK.other"
+"""
+
+
+@pytest.mark.parametrize("name", ["HUP", "USR2"])
+def test_a_reload_starts_new_pools_stops_those_that_are_gone_and_tells_the_rest(place: Place, name: str) -> None:
+    place.write(web(), maps())
+    script = place.run()
+    stays, goes = manager(script, "web"), manager(script, "maps")
+    (worker,) = children(stays)
+    place.write(web(), OTHER)
+    script.signal(getattr(signal, f"SIG{name}"))
+    script.wait_log("pool maps is gone from the file$")
+    script.wait_log(rf"manager of pool maps \(pid {goes}\) exited with status 0$")
+    script.wait_log("pool other is ready$")
+    script.wait_log(rf"manager \(pid {stays}\): server \(pid {worker}\) exited with status 0$")
+    assert place.ask("other")
+    assert place.ask("web") == str(stays)
+    assert not os.path.exists(f"{place.sock}.maps")
+    place.write(web(), maps())  # back again
+    script.signal(getattr(signal, f"SIG{name}"))
+    script.wait_log("pool maps is ready$", 2)
+    assert place.ask("maps")
+    stop(script)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[pool.web]\nproceses = 2\n[pool.maps]\nx = 1\n", "pools.toml:2: unknown key proceses; did you mean processes? "
+         "(and 1 more: see 'fcgi-procmanager check --config pools.toml')"),
+        ("[pool.web\n", "pools.toml:1: this is not TOML: "),
+        ("", "pools.toml: there is nothing in it: write a table [pool.NAME]"),
+        (None, "pools.toml: No such file or directory: name a file that can be read"),
+    ],
+    ids=["key", "syntax", "empty", "gone"],
+)  # fmt: skip
+def test_a_broken_file_is_refused_as_a_whole(place: Place, text: str | None, why: str) -> None:
+    place.write(web(), maps())
+    script = place.run()
+    before = [(pid, children(pid)) for pid in children(script.pid)]
+    if text is None:
+        os.unlink(place.folder / "pools.toml")
+    else:
+        place.write(text)
+    done = place.command("reload", "--pidfile", "run.pid")
+    assert done.wait(30) == 1
+    assert done.log().startswith(f"fcgi-procmanager: not reloaded, every pool goes on as it is: {why}")
+    assert done.log().count("\n") == 1
+    script.wait_log(f"received signal HUP: refused, everything goes on as it is: {re.escape(why)}")
+    assert [(pid, children(pid)) for pid in children(script.pid)] == before
+    stop(script)
+
+
+def test_a_pool_that_becomes_another_kind_gets_another_manager(place: Place) -> None:
+    place.write(web(), OTHER)
+    script = place.run(ready=("web", "other"))
+    place.write(web(), maps().replace("maps", "other"))
+    script.signal(signal.SIGHUP)
+    script.wait_log("pool other needs another manager: it is started when the old one is gone$")
+    script.wait_log("pool other is ready$", 2)
+    assert int(place.ask("other")) in children(manager(script, "other"))
+    stop(script)
+
+
+def test_a_manager_that_is_starting_is_told_when_it_is_ready(place: Place) -> None:
+    """It would be the end of one that does not catch the signal yet."""
+    (place.folder / "late.py").write_text("open('gate').close()\n" + APP)
+    place.write(web().replace('"myapp"', '"late"'), maps())
+    script = place.run(ready=("maps",))
+    for count in (1, 2):
+        script.signal(signal.SIGHUP)
+        script.wait_log("received signal HUP: reloading 2 pools$", count)
+    open_gate(place.folder)  # the first worker
+    script.wait_log("pool web is ready$")
+    open_gate(place.folder)  # that of the reload
+    script.wait_log(rf"manager \(pid {manager(script, 'web')}\): server \(pid \d+\) exited with status 0$")
+    assert place.ask("web") == str(manager(script, "web"))
+    stop(script)
+
+
+def test_options_that_exec_has_read_are_those_of_its_manager(place: Place) -> None:
+    place.write(web(), maps())
+    script = place.run()
+    place.write(web(), maps('env = ["ADDED=yes"]'))
+    script.signal(signal.SIGHUP)
+    script.wait_log("pool maps has other options: 'exec' reads them when its manager is started again$")
+    assert place.ask("maps", "/env/ADDED") == "is not set"
+    os.kill(manager(script, "maps"), signal.SIGTERM)
+    script.wait_log("pool maps is ready$", 2)
+    assert place.ask("maps", "/env/ADDED") == "yes"
+    stop(script)
+
+
+# -- commands -------------------------------------------------------------------------------------------------------------
+
+
+def test_stop_and_reload_are_over_when_all_of_it_is(place: Place) -> None:
+    place.write(web(), maps())
+    script = place.run()
+    before = {pid for pool in ("web", "maps") for pid in children(manager(script, pool))}
+    place.write(web(), maps(), OTHER)
+    for options in ([], ["--manager"]):
+        done = place.command("reload", "--pidfile", "run.pid", *options)
+        assert done.wait(60) == 0, done.log()
+        assert done.log() == ""
+        after = {pid for pool in ("web", "maps", "other") for pid in children(manager(script, pool))}
+        assert len(after) == 3
+        assert not before & after
+        before = after
+    assert place.ask("other")
+    done = place.command("stop", "--pidfile", "run.pid")
+    assert done.wait(60) == 0
+    ended(script)
+
+
+def test_a_reload_says_which_pool_has_failed(place: Place) -> None:
+    place.write(web(), maps())
+    script = place.run()
+    (place.folder / "myapp.py").write_text("import nosuch\n")
+    done = place.command("reload", "--pidfile", "run.pid")
+    assert done.wait(60) == 1
+    assert done.log().startswith("fcgi-procmanager: pool web: not reloaded, the old workers go on: ")
+    assert "No module named 'nosuch'" in done.log()
+    place.write(web(), maps(), OTHER)
+    (place.folder / "myapp.py").write_text(APP)
+    done = place.command("reload", "--pidfile", "run.pid")
+    assert done.wait(60) == 0, done.log()
+    place.write(web(), maps(), OTHER.replace("myapp", "missing").replace("other", "worse"))
+    done = place.command("reload", "--pidfile", "run.pid")
+    assert done.wait(60) == 1
+    assert done.log() == "fcgi-procmanager: pool worse has a mistake, and is not running: the log says which\n"
+    stop(script)
+
+
+def test_status_shows_every_pool(place: Place) -> None:
+    place.write(web(), maps(), OTHER + 'pidfile = "other.pid"')
+    script = place.run(ready=("web", "maps", "other"))
+    done = place.command("status", "--pidfile", "run.pid")
+    assert done.wait() == 0, done.log()
+    text = done.output()
+    assert re.findall(r"^\[(.*)\]$", text, re.MULTILINE) == ["web", "maps", "other"]
+    assert f"ready: 1 of 1 servers ready (exec, manager {manager(script, 'maps')})" in text
+    assert text.count("ok: 1 of 1 worker idle") == 2
+    done = place.command("status", "--pidfile", "run.pid", "--json", "--full")
+    assert done.wait() == 0, done.log()
+    found = json.loads(done.output())
+    assert {name: (one["pool"], one["command"], one["level"], one["manager pid"]) for name, one in found.items()} == {
+        name: (name, command, "ok", manager(script, name))
+        for name, command in (("web", "serve"), ("maps", "exec"), ("other", "serve"))
+    }
+    assert len(found["web"]["processes"]) == 1
+    os.kill(manager(script, "web"), signal.SIGSTOP)
+    os.kill(children(manager(script, "maps"))[0], signal.SIGKILL)
+    done = place.command("status", "--pidfile", "run.pid")
+    assert done.wait() in (0, 1)
+    assert "run.web.control: the manager has not answered in 5 s: its log may say why" in done.output()
+    os.kill(manager(script, "web"), signal.SIGCONT)
+    stop(script)
+
+
+def test_a_pool_that_rests_is_seen(place: Place) -> None:
+    place.write(web(), maps())
+    script = place.run()
+    place.write(web(), maps(), OTHER.replace("myapp", "missing"))
+    script.signal(signal.SIGHUP)
+    script.wait_log("pool other has a mistake")
+    done = place.command("status", "--pidfile", "run.pid")
+    assert done.wait() == 1
+    assert "\n[other]\nresting (serve)\n" in done.output()
+    stop(script)
+
+
+# -- surroundings ---------------------------------------------------------------------------------------------------------
+
+
+def test_systemd_is_told_when_all_are_ready(place: Place) -> None:
+    place.write(web(), maps())
+    with closing(Notified()) as systemd:
+        script = place.run(env=systemd.environment)
+        systemd.wait("READY")
+        assert systemd.all[-1]["MAINPID"] == str(script.pid)
+        systemd.wait("STATUS", "2 of 2 pools ready") if "STATUS" not in systemd.all[-1] else None
+        place.write(web(), maps(), OTHER)
+        script.signal(signal.SIGHUP)
+        systemd.wait("RELOADING")
+        systemd.wait("READY")
+        assert place.ask("other")
+        assert place.ask("web", "/env/NOTIFY_SOCKET") == "is not set"
+        stop(script)
+        systemd.wait("STOPPING")
+
+
+def test_in_the_background_once_all_are_ready(place: Place) -> None:
+    place.write(web(), maps())
+    words = ("run", "--config", "pools.toml", "--pidfile", "run.pid", "--log-file", "run.log", "--daemon")
+    script = place.command(*words)
+    assert script.wait(30) == 0, script.log()
+    assert script.log() == ""
+    assert place.ask("web")
+    assert place.ask("maps")
+    parent = int((place.folder / "run.pid").read_text())
+    again = place.command(*words)
+    assert again.wait(30) == 2
+    assert str(parent) in again.log()
+    assert place.command("stop", "--pidfile", "run.pid").wait(30) == 0
+    assert not alive(parent)
+
+
+def test_in_the_background_a_mistake_is_told(place: Place) -> None:
+    place.write(web().replace('"myapp"', '"nosuch"'), maps())
+    script = place.command("run", "--config", "pools.toml", "--log-file", "run.log", "--daemon")
+    assert script.wait(30) == 2
+    assert script.log() == "fcgi-procmanager: pool web cannot be started: its manager says why\n"
+    assert "there is no module 'nosuch'" in (place.folder / "run.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("pools", "words", "line"),
+    [
+        (web("daemon = true"), "", "pools.toml:6: [pool.web] cannot go into the background by itself: "
+         "take daemon away, and give --daemon to 'run'"),
+        (web().replace("processes = 1", "processes = 0"), "", "pools.toml:4: [pool.web] has no manager with 0 processes: give 1 or more"),
+        ('[pool.web]\napplication = "myapp"\n', "", "pools.toml:1: [pool.web] has no address: give it a key listen"),
+        ('[pool.web]\nlisten = ":9000"\n', "", "pools.toml:1: [pool.web] has no key application"),
+        ("[superdaemon]\n", "", "pools.toml: there is no pool in it: write a table [pool.NAME]"),
+        (web('pidfile = "run.pid"'), "--pidfile run.pid", "pools.toml:2: [pool.web] has PLACE/run.pid as its pidfile, "
+         "which belongs to 'run': choose another"),
+        (web(), "--log-file |x", "--log-file '|x': give a file; for a command that reads the log, end the line with '2>&1 | COMMAND'"),
+    ],
+)  # fmt: skip
+def test_what_a_person_can_do_wrong_is_one_line(place: Place, pools: str, words: str, line: str) -> None:
+    place.write(pools)
+    script = place.command("run", "--config", "pools.toml", *words.split())
+    ended(script, 2)
+    first = script.log().splitlines()[0].replace(str(place.folder), "PLACE")
+    assert re.sub(r" \(and \d+ more: .*", "", first) == f"fcgi-procmanager: {line}"
+
+
+def test_check_finds_pools_that_take_a_place_from_each_other(place: Place) -> None:
+    place.write("""
+        [pool.one]
+        application = "myapp"
+        listen = ["sub/../a.sock", ":9000"]
+        pidfile = "one.pid"
+        [pool.two]
+        application = "myapp"
+        listen = "./a.sock"
+        control = "one.control"
+        status_listen = ":9000"
+        web = "127.0.0.1:0"
+        [pool.three]
+        command = ["x"]
+        listen = "127.0.0.1:0"
+        pidfile = "./one.pid"
+    """)
+    script = place.command("check", "--config", "pools.toml")
+    assert script.wait() == 2
+    assert script.log().replace(str(place.folder), "PLACE").splitlines() == [
+        "pools.toml:8: [pool.one] has the same place, as its listen: PLACE/a.sock",
+        "pools.toml:9: [pool.one] has the same place, as its control: PLACE/one.control",
+        "pools.toml:10: [pool.one] has the same place, as its listen: :9000",
+        "pools.toml:15: [pool.one] has the same place, as its pidfile: PLACE/one.pid",
+    ]

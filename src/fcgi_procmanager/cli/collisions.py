@@ -6,7 +6,8 @@ Runs in the command `check`, and in the parent of several pools.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from typing import Callable
 
 from ..errors import ConfigError
 from ..pool.control import path_beside
@@ -21,15 +22,15 @@ _ADDRESSES = ("listen", "web", "status-listen")
 _PATHS = ("pidfile", "control")
 
 
-def collisions(file: TomlFile, known: Mapping[str, Configured]) -> Iterator[str]:
-    """A line for each place that a pool before it has as well."""
+def collisions(file: TomlFile, kind_of: Callable[[Table], Configured]) -> Iterator[str]:
+    """A line for each place that a pool before it has as well. kind_of: the command of a pool."""
     taken: dict[str, tuple[str, str]] = {}
     for name in pool_names(file) if isinstance(file.data.get(POOLS), dict) else ():
         if not isinstance(file.data[POOLS][name], dict):
             continue
         table = Table(file, (POOLS, name))
         mine: set[str] = set()
-        for key, place in places(table, known):
+        for key, place in places(table, kind_of(table)):
             other, others_key = taken.setdefault(place, (name, key))
             if other != name:
                 yield f"{table.where(_written(table, key))}: [{POOLS}.{other}] has the same place, as its {others_key}: {place}"
@@ -38,10 +39,9 @@ def collisions(file: TomlFile, known: Mapping[str, Configured]) -> Iterator[str]
             mine.add(place)
 
 
-def places(table: Table, known: Mapping[str, Configured]) -> Iterator[tuple[str, str]]:
+def places(table: Table, command: Configured) -> Iterator[tuple[str, str]]:
     """What a pool takes for itself alone: a key, and the place as text. What cannot be read is left out: others complain of it."""
-    options = {option.key: option for one in known.values() for option in one.options}
-    values = {key: one.value for key, one in from_table(options.values(), table).values.items()}
+    values = {key: one.value for key, one in from_table(command.options, table).values.items()}
     for key in _ADDRESSES:
         given = values.get(key) or []
         for text in given if isinstance(given, list) else [given]:
@@ -50,7 +50,11 @@ def places(table: Table, known: Mapping[str, Configured]) -> Iterator[tuple[str,
     for key in _PATHS:
         if values.get(key):
             yield key, os.path.abspath(values[key])
-    if values.get("pidfile") and not values.get("control") and "application" in values:
+    if (
+        values.get("pidfile")
+        and not values.get("control")
+        and any(option.key == "control" for option in command.options)
+    ):
         yield "control", path_beside(values["pidfile"])
 
 

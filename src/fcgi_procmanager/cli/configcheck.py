@@ -71,7 +71,7 @@ def _mistakes(file: TomlFile, known: Mapping[str, Configured]) -> Iterator[str]:
             yield f"{file.where(*table.path)}: [{POOLS}.{name}] is one pool: it has either an application or a command"
         else:
             yield from kind_of(table, known).checked(table)
-    yield from collisions(file, known)
+    yield from collisions(file, lambda table: kind_of(table, known))
     if isinstance(file.data.get(SUPERDAEMON), dict):
         yield from mistakes_in(Table(file, (SUPERDAEMON,)))
     if not file.data:

@@ -41,14 +41,12 @@ class Family:
     def read(self) -> dict[str, Wanted]:
         """As the file is now. Raises ConfigError with its first mistake."""
         file = TomlFile(self._path)
-        mistakes = [*mistakes_of(file, self._known), *self._mistakes_under_a_parent(file)]
+        mistakes = mistakes_of(file, self._known)
+        see = f": see 'fcgi-procmanager check --config {self._path}'"
+        if not mistakes:
+            mistakes, see = list(self._mistakes_under_a_parent(file)), ""
         if mistakes:
-            rest = (
-                f" (and {len(mistakes) - 1} more: see 'fcgi-procmanager check --config {self._path}')"
-                if mistakes[1:]
-                else ""
-            )
-            raise ConfigError(mistakes[0] + rest)
+            raise ConfigError(mistakes[0] + (f" (and {len(mistakes) - 1} more{see})" if mistakes[1:] else ""))
         return {name: self._wanted(Table(file, (POOLS, name))) for name in pool_names(file)}
 
     def _mistakes_under_a_parent(self, file: TomlFile) -> Iterator[str]:
@@ -73,7 +71,7 @@ class Family:
             yield f"{table.where('processes')}: {name} has no manager with 0 processes: give 1 or more"
         if not values["listen"].value and not ("web" in values and values["web"].value):
             yield f"{here}: {name} has no address: give it a key listen"
-        for key, place in places(table, self._known):
+        for key, place in places(table, command):
             if place in ours:
                 yield f"{here}: {name} has {place} as its {key}, which belongs to 'run': choose another"
 

@@ -57,6 +57,8 @@ def decode(data: bytes) -> Overview:
     try:
         value = json.loads(data)
         pools = [Entry(**_fields(one, Entry("-"))) for one in value[_KEY]]
+        if any(one.pid < 0 for one in pools):
+            raise TypeError
         return Overview(**{**_fields(value, Overview()), _KEY: pools})
     except (ValueError, RecursionError, LookupError, TypeError):
         raise ProtocolError("this is not the status of several pools") from None
