@@ -379,6 +379,23 @@ def test_a_pool_that_becomes_another_kind_gets_another_manager(place: Place) -> 
     stop(script)
 
 
+def test_a_pool_with_another_name_waits_for_the_address(place: Place) -> None:
+    place.write(web(), maps())
+    script = place.run()
+    with fcgi.Client(f"{place.sock}.web", timeout=20) as client:
+        client.send(fcgi.request_bytes(path="/held"))
+        assert script.line() == "in hand"
+        place.write(web().replace("[pool.web]", "[pool.site]"), maps(), OTHER)
+        script.signal(signal.SIGHUP)
+        script.wait_log("pool other is ready$")
+        assert "manager of pool site" not in script.log()
+        open_gate(place.folder)
+        assert client.read_reply().ended
+    script.wait_log("pool site is ready$")
+    assert place.ask("web") == str(manager(script, "site"))
+    stop(script)
+
+
 def test_a_manager_that_is_starting_is_told_when_it_is_ready(place: Place) -> None:
     """It would be the end of one that does not catch the signal yet."""
     (place.folder / "late.py").write_text("open('gate').close()\n" + APP)
@@ -549,8 +566,8 @@ def test_what_a_person_can_do_wrong_is_one_line(place: Place, pools: str, words:
     place.write(pools)
     script = place.command("run", "--config", "pools.toml", *words.split())
     ended(script, 2)
-    first = script.log().splitlines()[0].replace(str(place.folder), "PLACE")
-    assert re.sub(r" \(and \d+ more: .*", "", first) == f"fcgi-procmanager: {line}"
+    (said,) = script.log().replace(str(place.folder), "PLACE").splitlines()
+    assert re.sub(r" \(and \d+ more.*", "", said) == f"fcgi-procmanager: {line}"
 
 
 def test_check_finds_pools_that_take_a_place_from_each_other(place: Place) -> None:

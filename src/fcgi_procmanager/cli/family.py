@@ -95,7 +95,8 @@ class Family:
             _patience(command, values),
             control,
             reopens=self.log_file is not None or values["log-file"].value is not None,
-            fixed=None if "control" in values else repr(table.data),
+            places=frozenset(place for _, place in places(table, command)),
+            fixed=(words, None if command.name == "serve" else repr(table.data)),
         )
 
     def _control_of(self, command: Configured, values: Mapping[str, Value], name: str) -> str:

@@ -68,10 +68,6 @@ class Kept:
         """What its manager has said last of how it is."""
         return self.started.words if self.started is not None else ""
 
-    @property
-    def missing(self) -> int:
-        return int(self.wanted is not None and not self.resting and not len(self.children))
-
     def let_go(self) -> None:
         if self.started is not None:
             self.started.close()
@@ -120,7 +116,7 @@ class Managers(Part):
         now = monotonic()
         if self._stopping or self.failure is not None:
             return FOREVER
-        return min((kept.respawn.next_at(kept.missing, now) for kept in self.kept.values()), default=FOREVER)
+        return min((kept.respawn.next_at(self._missing(kept), now) for kept in self.kept.values()), default=FOREVER)
 
     def turn(self, now: float) -> bool:
         for kept in tuple(self.kept.values()):
@@ -130,7 +126,7 @@ class Managers(Part):
                 kept.started.hear()
         if not self._stopping and self.failure is None:
             for kept in tuple(self.kept.values()):
-                if kept.respawn.allowed(kept.missing, now):
+                if kept.respawn.allowed(self._missing(kept), now):
                     self._start(kept)
         self._ever_complete = self._ever_complete or self.settled
         return False
@@ -143,6 +139,13 @@ class Managers(Part):
             kept.let_go()
 
     # -- one manager --------------------------------------------------------------------------------------------------
+
+    def _missing(self, kept: Kept) -> int:
+        """One that is to be started. A pool that has got another name finds its address free once the old one is gone."""
+        if kept.wanted is None or kept.resting or len(kept.children):
+            return 0
+        leaving = (other.started_for.places for other in self.kept.values() if other.state == LEAVING)
+        return int(all(kept.wanted.places.isdisjoint(places) for places in leaving))
 
     def _start(self, kept: Kept) -> None:
         wanted = kept.wanted

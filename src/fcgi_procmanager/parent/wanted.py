@@ -17,7 +17,7 @@ __all__ = ["Wanted", "longer"]
 class Wanted:
     """arguments: of the program that executes this package, without that. environment: the whole of it. patience: seconds that a
     gentle stop of it takes at most; FOREVER for no limit. control: where its manager answers; empty for nowhere. reopens: it has a log
-    file of its own. fixed: what its manager does not read again at a reload."""
+    file. places: addresses and files that no other pool may have meanwhile. fixed: what its manager does not read again at a reload."""
 
     name: str
     command: str
@@ -26,11 +26,12 @@ class Wanted:
     patience: float = FOREVER
     control: str = ""
     reopens: bool = False
+    places: frozenset[str] = frozenset()
     fixed: object = None
 
     def is_kept_by(self, other: Wanted) -> bool:
         """Whether a manager that was started for that one can go on for this one."""
-        return self.arguments == other.arguments
+        return self.command == other.command
 
 
 def longer(one: float, other: float) -> float:
