@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import Any, Callable
 import pytest
 
 from cli.programs import open_gate, plain
+from daemon.programs import readable_python
 from harness import fcgi
 from harness.notify import Notified
 from harness.process import Script, alive, children, wait_until
@@ -595,3 +597,24 @@ def test_check_finds_pools_that_take_a_place_from_each_other(place: Place) -> No
         "pools.toml:10: [pool.one] has the same place, as its listen: :9000",
         "pools.toml:15: [pool.one] has the same place, as its pidfile: PLACE/one.pid",
     ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="this is for root")
+def test_a_pool_of_another_user(place: Place, run_script: Run, sock_path: str) -> None:
+    """It makes no socket beside our PID file, and is ready all the same."""
+    os.chmod(os.path.dirname(sock_path), 0o1777)
+    python, env = readable_python()
+    place.folder = Path(os.path.dirname(sock_path))
+    (place.folder / "myapp.py").write_text(APP)
+    place.write(web('user = "nobody"\nchdir = "."'), maps())
+    words = ("run", "--config", "pools.toml", "--pidfile", "run.pid")
+    script = run_script([python, "-m", "fcgi_procmanager", *words], env=env, cwd=place.folder)
+    script.wait_log("pool web is ready$")
+    script.wait_log("pool maps is ready$")
+    assert f"\nUid:\t{pwd.getpwnam('nobody').pw_uid}\t" in Path(f"/proc/{manager(script, 'web')}/status").read_text()
+    done = place.command("status", "--pidfile", "run.pid")
+    assert done.wait() == 0, done.log()
+    assert re.search(r"^\[web\]\nready.* \(serve, manager \d+\)$", done.output(), re.MULTILINE)
+    stop(script)
+    for name in ("myapp.py", "pools.toml"):
+        (place.folder / name).unlink()
