@@ -21,6 +21,7 @@ from .control import add as add_control
 from .demo import add as add_demo
 from .exec import add as add_exec
 from .messages import PROGRAM, complain
+from .run import add as add_run
 from .serve import add as add_serve
 from .status import add as add_status
 from .top import add as add_top
@@ -58,6 +59,6 @@ def _parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
-    for add in (add_serve, add_exec, add_demo, add_control, add_status, add_top, add_check, add_config):
+    for add in (add_serve, add_exec, add_run, add_demo, add_control, add_status, add_top, add_check, add_config):
         add(commands)
     return parser

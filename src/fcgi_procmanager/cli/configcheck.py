@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from ..basics import exits
 from ..errors import ConfigError
 from .arguments import Parser
+from .collisions import collisions
 from .configured import POOLS, SUPERDAEMON, Configured, pool_names, table_mistakes
 from .exec import add as add_exec
 from .messages import PROGRAM, complain, one_line, point, say
@@ -20,7 +21,7 @@ from .sources import PREFIX, Table, did_you_mean, variable
 from .start_server import mistakes_in, variables
 from .tomlfile import TomlFile
 
-__all__ = ["check_file", "commands", "kind_of"]
+__all__ = ["check_file", "commands", "kind_of", "mistakes_of"]
 
 
 def commands() -> dict[str, Configured]:
@@ -46,7 +47,7 @@ def check_file(path: str) -> int:
     except ConfigError as error:
         point(str(error))
         return exits.USAGE
-    mistakes = sorted(_mistakes(file, known), key=_line)
+    mistakes = mistakes_of(file, known)
     for mistake in mistakes:
         point(one_line(mistake))
     for name in _unknown_variables(known):
@@ -57,6 +58,11 @@ def check_file(path: str) -> int:
     return exits.OK
 
 
+def mistakes_of(file: TomlFile, known: Mapping[str, Configured]) -> list[str]:
+    """All of them, a line each, in the order of the file."""
+    return sorted(_mistakes(file, known), key=_line)
+
+
 def _mistakes(file: TomlFile, known: Mapping[str, Configured]) -> Iterator[str]:
     yield from table_mistakes(file)
     for name in _tables(file):
@@ -65,6 +71,7 @@ def _mistakes(file: TomlFile, known: Mapping[str, Configured]) -> Iterator[str]:
             yield f"{file.where(*table.path)}: [{POOLS}.{name}] is one pool: it has either an application or a command"
         else:
             yield from kind_of(table, known).checked(table)
+    yield from collisions(file, lambda table: kind_of(table, known))
     if isinstance(file.data.get(SUPERDAEMON), dict):
         yield from mistakes_in(Table(file, (SUPERDAEMON,)))
     if not file.data:

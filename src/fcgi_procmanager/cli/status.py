@@ -16,19 +16,25 @@ from typing import Any
 from ..basics import exits
 from ..basics.clock import monotonic
 from ..errors import ControlError
+from ..parent import overview
+from ..parent.overview import Overview
 from ..pool.control import path_beside
 from ..status import jsonform, table, wire
 from ..status.snapshot import PoolStatus
 from ..status.verdict import DOWN, verdict
+from . import statuses
 from .arguments import Options
 
-__all__ = ["add", "add_address", "address_of", "ask"]
+__all__ = ["add", "add_address", "address_of", "ask", "ask_any"]
 
 _TIMEOUT = 5.0  # seconds
 _LIMIT = 1 << 26  # bytes of an answer
 _DESCRIPTION = """\
 Show how a running pool is: whether it can take more, how many workers there are and what each one does. Exit status 0 when
 it serves, 1 when nobody serves or none is running.
+
+Of the parent of several pools ('run'): the same of each, one after the other; with --json an object with one for each name. Exit
+status 0 when all of them serve.
 """
 
 
@@ -53,19 +59,35 @@ def address_of(options: Options) -> str:
 
 
 def run(options: Options) -> int:
-    found = ask(address_of(options), options.full)
-    if options.json:
-        text = jsonform.render(found, options.full).decode() + "\n"
+    found = ask_any(address_of(options), options.full)
+    width, colour = shutil.get_terminal_size().columns, _has_colours()
+    if isinstance(found, Overview):
+        seen = statuses.look(found, lambda path: ask(path, options.full))
+        text = statuses.as_json(seen, options.full) if options.json else statuses.as_text(seen, width, colour)
+        is_down = statuses.is_down(seen)
     else:
-        text = table.render(found, shutil.get_terminal_size().columns, _has_colours())
+        text = (
+            f"{jsonform.render(found, options.full).decode()}\n" if options.json else table.render(found, width, colour)
+        )
+        is_down = verdict(found).level == DOWN
     with contextlib.suppress(BrokenPipeError):  # a pager that was left
         sys.stdout.write(text)
         sys.stdout.flush()
-    return exits.FAILED if verdict(found).level == DOWN else exits.OK
+    return exits.FAILED if is_down else exits.OK
 
 
 def ask(path: str, full: bool = False) -> PoolStatus:
-    """Raises ControlError and ProtocolError."""
+    """Of one pool. Raises ControlError and ProtocolError."""
+    return wire.decode(_answer(path, full))
+
+
+def ask_any(path: str, full: bool = False) -> PoolStatus | Overview:
+    """Of a pool, or of the parent of several. Raises ControlError and ProtocolError."""
+    answer = _answer(path, full)
+    return overview.decode(answer) if overview.is_overview(answer) else wire.decode(answer)
+
+
+def _answer(path: str, full: bool) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(_TIMEOUT)
         try:
@@ -86,7 +108,7 @@ def ask(path: str, full: bool = False) -> PoolStatus:
             ) from None
     if not answer:
         raise ControlError(f"{path}: the manager did not answer: it answers its own user and root")
-    return wire.decode(answer)
+    return answer
 
 
 def _all_of(sock: socket.socket) -> bytes:

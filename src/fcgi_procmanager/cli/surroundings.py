@@ -32,7 +32,7 @@ from .hosting import Place
 from .messages import PROGRAM, one_line
 from .web import bind_web
 
-__all__ = ["Surroundings"]
+__all__ = ["Surroundings", "log_path"]
 
 _SILENCE = f"{PROGRAM}: ended before its first worker was ready, without a word: its log says more"
 
@@ -45,7 +45,7 @@ class Surroundings(PoolPart):
         self._of_programs = of_programs
         self._wanted_daemon = bool(options.daemon)
         self._identity = _identity(options)
-        self._log = LogFile(_log_path(options.log_file), Registry()) if options.log_file is not None else None
+        self._log = LogFile(log_path(options.log_file), Registry()) if options.log_file is not None else None
         if options.processes == 0 and (options.daemon or self._log is not None):
             raise ConfigError("--daemon and --log-file need a manager: give -n 1 or more")
         self._detached: Detached | None = None
@@ -198,7 +198,7 @@ def _identity(options: Options) -> Identity | None:
     return identity
 
 
-def _log_path(text: str) -> str:
+def log_path(text: str) -> str:
     if not text or text.lstrip().startswith("|"):
         raise ConfigError(
             f"--log-file {text!r}: give a file; for a command that reads the log, end the line with '2>&1 | COMMAND'"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..basics.clock import FOREVER, monotonic
@@ -73,8 +73,11 @@ class Answers(PoolPart):
     def begin(self, half: ManagerHalf) -> None:
         """Raises ListenError."""
         self._half = half
-        left = half.left_by(self.kind)
-        self._listener = handover.listener(left) if left else bind(self.address, mode=self._mode)
+        self.open(half.left_by(self.kind))
+
+    def open(self, left: Mapping[str, Any]) -> None:
+        """left: by an older image of this process. Raises ListenError."""
+        self._listener = handover.listener(dict(left)) if left else bind(self.address, mode=self._mode)
         self._selector = selectors.DefaultSelector()
         self._listen(True)
 

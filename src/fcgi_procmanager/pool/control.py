@@ -28,6 +28,15 @@ def path_beside(pidfile: str) -> str:
     return os.path.abspath(pidfile).removesuffix(".pid") + ".control"
 
 
+def is_owner(sock: socket.socket) -> bool:
+    """Whether the other end is of our user, or root; where the system tells."""
+    wanted = getattr(socket, "SO_PEERCRED", None)
+    if wanted is None:
+        return True
+    _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, wanted, _CREDENTIALS.size))
+    return uid in (0, os.geteuid())
+
+
 class Control(Answers):
     kind = "control"  # what it leaves to the manager's next image
 
@@ -47,11 +56,7 @@ class Control(Answers):
 
     def admits(self, sock: socket.socket) -> bool:
         """The mode of the file does not hold for a descriptor that somebody has handed on, nor on every system."""
-        wanted = getattr(socket, "SO_PEERCRED", None)
-        if wanted is None:
-            return True
-        _, uid, _ = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, wanted, _CREDENTIALS.size))
-        return uid in (0, os.geteuid())
+        return is_owner(sock)
 
     def converse(self) -> Conversation:
         return _Question(self._census)

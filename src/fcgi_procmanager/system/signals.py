@@ -43,6 +43,7 @@ LEAVE_SIGNALS = ("TERM", "HUP")  # what asks a worker to leave
 # INT reaches a worker only from a terminal, together with its manager, which then stops it in order: noted, not obeyed.
 WORKER_SIGNALS = ("TERM", "HUP", "INT")
 SUPERDAEMON_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "CHLD")
+PARENT_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "TTIN", "TTOU", "CHLD")  # of several pools
 SUPERVISOR_SIGNALS = ("TERM", "INT", "QUIT", "USR2", "CHLD")
 DAEMON_SIGNALS = ("TERM", "INT", "QUIT")  # also of a supervised process
 HANDLED = tuple(  # by anyone of ours
