@@ -258,11 +258,12 @@ def test_a_manager_that_ends_is_started_again(place: Place, number: signal.Signa
 def test_one_that_goes_on_dying_is_started_later_each_time(place: Place) -> None:
     place.write(web(), maps())
     script = place.run()
-    for count in range(1, 5):
+    count = 1
+    while "next attempt in" not in script.log():
         os.kill(manager(script, "web"), signal.SIGKILL)
-        script.wait_log(r"manager of pool web \(pid \d+\) started$", count + 1)
-    delays = script.wait_log(r"pool web: its manager exited with status 137 \(SIGKILL\); next attempt in ([\d.]+) s$")
-    assert [float(match[1]) for match in delays][-1] > 0
+        count += 1
+        script.wait_log(r"manager of pool web \(pid \d+\) started$", count)
+    script.wait_log(r"pool web: its manager exited with status 137 \(SIGKILL\); next attempt in 0\.[1-9] s$")
     script.wait_log("pool web is ready$", 2)
     assert place.ask("maps")
     stop(script)
@@ -486,9 +487,8 @@ def test_status_shows_every_pool(place: Place) -> None:
     }
     assert len(found["web"]["processes"]) == 1
     os.kill(manager(script, "web"), signal.SIGSTOP)
-    os.kill(children(manager(script, "maps"))[0], signal.SIGKILL)
     done = place.command("status", "--pidfile", "run.pid")
-    assert done.wait() in (0, 1)
+    assert done.wait() == 0  # for all that is known
     assert "run.web.control: the manager has not answered in 5 s: its log may say why" in done.output()
     os.kill(manager(script, "web"), signal.SIGCONT)
     stop(script)
@@ -515,7 +515,7 @@ def test_systemd_is_told_when_all_are_ready(place: Place) -> None:
         script = place.run(env=systemd.environment)
         systemd.wait("READY")
         assert systemd.all[-1]["MAINPID"] == str(script.pid)
-        systemd.wait("STATUS", "2 of 2 pools ready") if "STATUS" not in systemd.all[-1] else None
+        assert systemd.all[-1]["STATUS"] == "2 of 2 pools ready"
         place.write(web(), maps(), OTHER)
         script.signal(signal.SIGHUP)
         systemd.wait("RELOADING")

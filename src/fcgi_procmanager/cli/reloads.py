@@ -40,6 +40,7 @@ class Reload:
         self._pidfile = pidfile
         self._deadline = monotonic()
         self._timeout = 0.0
+        self._now = before
         self._pools = {entry.name: (entry.pid, Pool(entry.pid)) for entry in before.pools if entry.state == READY}
 
     def refusal(self, timeout: float) -> str | None:
@@ -48,12 +49,12 @@ class Reload:
         while (now := self._look()) is None or now.reloads == self._before.reloads:
             if failure := self._wait():
                 return failure
+        self._now = now
         return f"not reloaded, every pool goes on as it is: {now.refusal}" if now.refusal else None
 
     def follow(self, follow: Follow, progress: Progress) -> str | None:
         """Every pool that is there now, one after the other, until all is as it should be. follow: for one of them."""
-        now = self._look()
-        for entry in now.pools if now is not None else ():
+        for entry in self._now.pools:
             failure = self._follow_one(entry, follow, progress)
             if failure is not None:
                 return f"pool {entry.name}: {failure}"
