@@ -78,7 +78,7 @@ def write_version(folder: Path, number: int) -> None:
 
 
 def wait_ready(script: Script, workers: int) -> None:
-    script.wait_log(r"^FastCGI: server \(pid \d+\): initialized$", workers)
+    script.wait_ready(workers)
     script.wait_workers(workers)
 
 

@@ -54,7 +54,7 @@ class Deployed:
         command = [*self.python, "-m", "fcgi_procmanager", "serve", "app:app", "-n", "2", "--listen", self.socket]
         pidfile = ["--pidfile", str(self.place / "pid")]
         self.script = self._run([*command, *pidfile, *options], cwd=where, env={"PWD": where, **self.env})
-        self.script.wait_log("server .*initialized", 2)
+        self.script.wait_ready(2)
         return self.script
 
     def run_reload(self, *options: str) -> Script:
@@ -152,7 +152,7 @@ def scripted(deployed: Deployed) -> tuple[Deployed, Script]:
     (deployed.place / "r1" / "serve.py").write_text(SCRIPT)
     where = str(deployed.place / "current")
     script = deployed._run([sys.executable, "serve.py", deployed.socket], cwd=where, env={"PWD": where})
-    script.wait_log("server .*initialized", 2)
+    script.wait_ready(2)
     return deployed, script
 
 

@@ -40,7 +40,7 @@ class Served(Site):
         self.install("r0")
         listen = ["--listen", self.socket, "--pidfile", "pid"]
         self.app = self._run([*COMMAND, "serve", "app:app", "-n", "4", *listen, *options], cwd=self.place)
-        self.app.wait_log("server .*initialized", 4)
+        self.app.wait_ready(4)
         self.start_front(lambda text: text.replace("fastcgi_keep_conn on;", "fastcgi_keep_conn off;"))
         return self.app
 

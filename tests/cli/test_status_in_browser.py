@@ -37,7 +37,7 @@ def test_the_status_of_the_demo(run_script: Run, tmp_path: Path) -> None:
     greeting = script.line()
     found = re.search(r"its status: (http://127\.0\.0\.1:\d+/-/status);", greeting)
     assert found is not None, greeting
-    script.wait_log("server .*: initialized", 3)
+    script.wait_ready(3)
     profile = tempfile.mkdtemp(prefix="pm-chromium-")
     try:
         page = wait_until(

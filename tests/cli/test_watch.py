@@ -61,7 +61,7 @@ def watch(command: Command, sock_path: str) -> Command:
         script = command("serve", "app", "--watch", "--listen", sock_path, "--pidfile", "pid", "-n", workers, *args)
         script.wait_log("watching /.*: a change of a Python file reloads$")
         if not fails:
-            script.wait_log(r"server \(pid \d+\): initialized$", workers)
+            script.wait_ready(workers)
         return script
 
     return run

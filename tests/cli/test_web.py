@@ -380,7 +380,7 @@ def test_a_caddy_that_cannot_be_run_is_one_line(command: Command, patch: str, me
 
 def test_a_worker_does_not_keep_the_web_address(serve: Command) -> None:
     script = serve()
-    script.wait_log(r"server .*: initialized$", 2)
+    script.wait_ready(2)
     listening = {fd: target for fd, target in open_fds(script.pid).items() if target.startswith("socket:")}
     for worker in workers(script):
         held = [target for target in open_fds(worker).values() if target.startswith("socket:")]

@@ -55,7 +55,7 @@ class Pool:
     def start(self, arguments: str, workers: int, more: str = "", manager: str = "PoolManager", **kw: Any) -> Script:
         source = SITE.replace("{more}", more).replace("{manager}", manager).replace("{arguments}", arguments)
         self.script = self._run(source, args=[self.address], **kw)
-        self.script.wait_log("server .*: initialized", workers)
+        self.script.wait_ready(workers)
         return self.script
 
     def ask(self, path: str = "/", **kw: Any) -> Reply:

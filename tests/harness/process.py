@@ -188,6 +188,13 @@ class Script:
                 raise Overdue(f"{len(found)} of {count} matches of {pattern!r} in the log\n{self._story()}")
             time.sleep(POLL)
 
+    def wait_ready(self, count: int = 1, timeout: float = 20) -> None:
+        """Wait until so many workers have said in the log that they are initialized, and have then told their manager: they do
+        that before they wait for a request."""
+        for line in self.wait_log(r"server \(pid (\d+)\): initialized$", count, timeout):
+            pid = int(line[1])
+            wait_until(lambda pid=pid: process_state(pid) in ("S", "Z", None), timeout, f"{pid} to wait for a request")
+
     def log_lines(self, normalise: bool = True) -> list[str]:
         """The lines of the log; by default with `FastCGI: manager (pid 123): text` as `manager A: text`.
 

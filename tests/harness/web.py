@@ -118,7 +118,7 @@ class Site:
             self.app = self._run(
                 self._application, args=[workers, self.socket, owner, *more], env=environment, cwd=self.place
             )
-            self.app.wait_log("server .*initialized", workers)
+            self.app.wait_ready(workers)
         return self.start_front(adapt)
 
     def start_front(self, adapt: Callable[[str], str] = str) -> Site:

@@ -51,7 +51,7 @@ manager.manage()
 def pool(run_script: Run, sock_path: str, tmp_path: Path) -> Callable[..., Script]:
     def start(delay: float, **kw: object) -> Script:
         script = run_script(POOL, args=[sock_path, delay], cwd=tmp_path, **kw)
-        script.wait_log("server .*initialized", 2)
+        script.wait_ready(2)
         return script
 
     return start
@@ -92,7 +92,7 @@ def test_a_reload_means_nothing_any_more_and_the_size_can_be_set(pool: Callable[
     script.signal(signal.SIGHUP)
     script.signal(signal.SIGTTIN)  # which comes after it
     assert {*old} < {*script.wait_workers(3)}
-    script.wait_log("server .*initialized", 3)
+    script.wait_ready(3)
     assert "sending TERM" not in script.log()
     assert script.stop(signal.SIGQUIT) == 1
 
@@ -121,7 +121,7 @@ def test_who_insists_when_the_delay_is_just_over_need_not_wait_a_second_more(run
         "import signal\nfrom fcgi_procmanager import *\nmanager = ProcManager(1, drain_delay=1.1)\nmanager.manage()"
     )
     script = run_script(source + deaf, cwd=tmp_path)
-    script.wait_log("server .*initialized")
+    script.wait_ready()
     script.signal(signal.SIGTERM)
     script.wait_log("sending TERM")
     script.signal(signal.SIGTERM)

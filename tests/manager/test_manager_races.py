@@ -207,7 +207,7 @@ class Clients:
 def test_nothing_is_lost_while_workers_are_told_to_leave(run_script: Run, sock_path: str) -> None:
     """Under load, 200 workers are sent TERM or HUP at random moments: each is gone in time, each request answered."""
     script = run_script(POOL, args=[sock_path, 4])
-    script.wait_log("server .*: initialized", count=4)
+    script.wait_ready(4)
     clients, rng, told = Clients(run_script, sock_path), random.Random(1), dict[int, float]()
     while len(told) < 200 * FACTOR:
         for worker in script.workers():
@@ -227,7 +227,7 @@ def test_nothing_is_lost_while_workers_are_told_to_leave(run_script: Run, sock_p
 
 def test_25_reloads_0_to_24_milliseconds_apart(run_script: Run, sock_path: str) -> None:
     script = run_script(POOL, args=[sock_path, 2])
-    script.wait_log("server .*: initialized", count=2)
+    script.wait_ready(2)
     first, clients = set(script.workers()), Clients(run_script, sock_path)
     for milliseconds in range(25):
         script.signal(signal.SIGHUP)
@@ -246,7 +246,7 @@ def test_a_stop_under_load_cuts_no_reply(run_script: Run, sock_path: str, number
     rng = random.Random(2)
     for _ in range(4 * FACTOR):
         script = run_script(POOL, args=[sock_path, 3])
-        script.wait_log("server .*: initialized", count=3)
+        script.wait_ready(3)
         clients = Clients(run_script, sock_path)
         spin(rng.random() * 0.05)
         script.signal(number)
@@ -294,7 +294,7 @@ manager.exit(manager.leave_reason)
         args=[tmp_path / "pid", name],
         cwd=tmp_path,
     )
-    script.wait_log("server .*: initialized", count=2)
+    script.wait_ready(2)
     sibling, victim = script.workers()
     inode = os.stat(tmp_path / "pid").st_ino
     (tmp_path / "sweep").touch()

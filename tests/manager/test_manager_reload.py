@@ -199,5 +199,5 @@ def test_what_an_older_worker_cannot_do_does_not_end_the_start_of_a_newer_one(
         (tmp_path / "go-old").touch()
         assert script.line().startswith("new ")
     (tmp_path / "go-new").touch()
-    script.wait_log("server .*initialized")
+    script.wait_ready()
     assert script.stop() == 0

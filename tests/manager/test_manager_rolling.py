@@ -53,7 +53,7 @@ def boot(tmp_path: Path) -> Path:
 def pool(run_script: Run, boot: Path) -> Callable[..., Script]:
     def start(workers: int, at_a_time: int = 0, options: str = "") -> Script:
         script = run_script(POOL.format(options=options), args=[workers, at_a_time], cwd=boot.parent)
-        script.wait_log("server .*initialized", workers)
+        script.wait_ready(workers)
         return script
 
     return start
@@ -195,7 +195,7 @@ def test_without_old_ones_nobody_is_given_up(run_script: Run, boot: Path) -> Non
     before = script.wait_workers(2)
     time.sleep(0.3)  # in which nothing may happen
     write(boot, "")
-    script.wait_log("server .*initialized", 2)
+    script.wait_ready(2)
     assert script.workers() == before
     assert script.stop() == 0
 

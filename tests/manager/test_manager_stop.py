@@ -176,7 +176,7 @@ def test_what_is_not_ours_any_more_is_not_removed(run_script: Run, sock_path: st
         "manager.manage()", f"manager.listen({sock_path!r})\nmanager.manage()"
     )
     script = run_script(source)
-    script.wait_log("server .*: initialized")
+    script.wait_ready()
     os.unlink(sock_path)
     (tmp_path / "pid").unlink()
     (tmp_path / "pid").write_text("1\n")
@@ -203,7 +203,7 @@ deaf(manager)
     script.line()
     script.signal(signal.SIGHUP)
     script.wait_log("137 .SIGKILL.")
-    script.wait_log("server .*: initialized", count=2)
+    script.wait_ready(2)
     assert script.stop() == 0
 
 
@@ -339,7 +339,7 @@ def test_repeated_terms_do_not_turn_the_status_of_a_worker_into_a_death(run_scri
 def test_a_gentle_stop_is_quick(run_script: Run) -> None:
     """No worker waits for a timer: a stop of an idle pool takes far less than the second until TERM is repeated."""
     script = run_script(pool(4, "idle"))
-    script.wait_log("server .*: initialized", count=4)
+    script.wait_ready(4)
     for worker in script.workers():
         wait_asleep(worker)
     script.signal(signal.SIGTERM)

@@ -156,10 +156,10 @@ def test_nothing_of_it_reaches_what_a_worker_starts(pool: Run, notified: Notifie
 def test_a_receiver_that_has_no_room_is_told_later(pool: Run, notified: Notified) -> None:
     """Its queue holds a few datagrams only, and nobody reads while there are many changes."""
     script = pool(1, reload="rolling")
-    script.wait_log("server .*initialized")
+    script.wait_ready()
     for count in range(2, 12):
         script.signal(signal.SIGHUP)
-        script.wait_log("server .*initialized", count)
+        script.wait_ready(count)
         script.wait_workers(1)
     while notified.states().count("RELOADING") < 10:
         notified.wait("RELOADING")
@@ -272,7 +272,7 @@ def test_those_who_still_answer_put_the_limit_off(pool: Run, boot: Path, notifie
 @pytest.mark.parametrize("env", [{}, {"WATCHDOG_USEC": "100000"}], ids=["nothing", "watchdog-without-socket"])
 def test_nobody_who_listens_costs_nothing(run_script: Run, boot: Path, env: dict[str, str]) -> None:
     script = run_script(POOL, args=[1, {}], cwd=boot.parent, env=env)
-    script.wait_log("server .*initialized")
+    script.wait_ready()
     script.line()
     wait_asleep(script.pid)
     before = context_switches(script.pid)

@@ -65,7 +65,7 @@ class Pool:
         self.install("r0", more)
         env = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self.script = self._run([*self.python, "serve.py", self.socket], cwd=self.place, env=env)
-        self.script.wait_log("server .*initialized", 2)
+        self.script.wait_ready(2)
         return self.script
 
     def ask(self, path: str = "/") -> tuple[str, int]:

@@ -245,7 +245,7 @@ def test_the_manager_waits_while_nothing_happens(pool: Pool, tmp_path: Path, kin
     wait_until(lambda: is_at_rest(script.pid), 20, "the manager to be at rest")
     gate.touch()
     if more:
-        script.wait_log("server .*: initialized")
+        script.wait_ready()
         assert script.stop() == 0
     else:
         assert [future.result().status for future in asked] == [200, 200]

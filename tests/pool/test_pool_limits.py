@@ -234,7 +234,7 @@ def test_one_that_hangs_while_it_starts_is_replaced(pool: Pool, tmp_path: Path) 
     script.signal(signal.SIGKILL, script.workers()[0])
     script.wait_log(r"was not ready in 0.5 s \(boot_timeout\): killing it")
     (tmp_path / "hang").unlink()
-    script.wait_log("server .*: initialized", 3)
+    script.wait_ready(3)
     script.wait_workers(2)
     assert script.stop() == 0
 

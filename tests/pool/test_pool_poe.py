@@ -98,7 +98,7 @@ while manager.pm_loop() and (request := requests.accept()) is not None:
 
 def test_dynamic_has_between_min_nproc_and_max_nproc_workers(run_script: Run, sock_path: str, tmp_path: Path) -> None:
     script = run_script(DYNAMIC, args=[sock_path])
-    script.wait_log("server .*: initialized", 2)
+    script.wait_ready(2)
     pool = Pool(run_script, sock_path)
     gate = tmp_path / "gate"
     asked = pool.at_once([str(gate)] * 8)

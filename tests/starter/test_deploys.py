@@ -41,7 +41,7 @@ class Deployment:
         serve = [sys.executable, "-m", "fcgi_procmanager", "serve", "app:app", "-n", str(workers)]
         where = [f"--path={self.site.socket}", f"--dir={place}/current"]
         self.site.app = self._run([*superdaemon, *where, *files, *options, "--", *serve], cwd=place)
-        self.site.app.wait_log("server .*initialized", workers)
+        self.site.app.wait_ready(workers)
         return self.site.app
 
     def status(self) -> list[str]:

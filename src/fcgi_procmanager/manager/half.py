@@ -221,7 +221,8 @@ class ManagerHalf:
 
     def _act_on_signals(self) -> None:
         """One at a time."""
-        self.inbox.turn(monotonic())
+        if self.inbox.turn(monotonic()):
+            self.reports.hear()  # who said that he is ready before the signal came is ready: a stop may drain, a reload may wait
         while self.inbox.names:
             name = self.inbox.names.pop(0)
             if not self.running:
