@@ -12,6 +12,7 @@ from typing import Any
 from ..children.sizing import KINDS, STATIC
 from ..errors import ConfigError
 from ..manager.procmanager import ProcManager
+from ..pool.lines import FORMATS
 from ..pool.poolmanager import PoolManager
 from .arguments import Options, duration, seconds, size, whole
 from .pooloptions import absolute_address
@@ -55,6 +56,9 @@ def add_adaptive_options(parser: argparse.ArgumentParser) -> None:
     add("--request-grace", type=seconds, metavar="SECONDS", help="later its worker is killed (default: 5)")
     add("--slow-after", type=seconds, metavar="SECONDS", help="report its stack, once")
     add("--slow-log", metavar="FILE", help="report it there (default: in the log)")
+    group = parser.add_argument_group("the log")
+    add = group.add_argument
+    add("--log-format", choices=FORMATS, help="collect what workers write, and give each line a time and a level")
     group = parser.add_argument_group("what is to be seen")
     add = group.add_argument
     add("--control", metavar="PATH", help="socket for 'status' and 'top' (default: beside the PID file)")
@@ -66,7 +70,7 @@ _NAMES = (
     *("max_requests", "max_memory", "memory_measure", "max_age", "babysit"),
     *("emergency_restart_threshold", "emergency_restart_interval"),
     *("request_timeout", "request_grace", "slow_after", "slow_log"),
-    *("control", "status_listen"),
+    *("log_format", "control", "status_listen"),
 )
 
 

@@ -65,7 +65,7 @@ class ManagerHalf:
         ours = (self.inbox, self.reports, self.workers, self.renewal, self.readiness, self.drain)
         self.loop = Loop(self._signals, (*ours, *self.attending))
         self.reaper = Reaper(
-            self.registry, manager.notify, self._ended, self.reports.hear, whole_trees=self.workers.are_programs
+            self.registry, manager.notify, self._ended, self._hear_children, whole_trees=self.workers.are_programs
         )
         self.over = False
         self._stop = Stop(-FOREVER)
@@ -108,6 +108,23 @@ class ManagerHalf:
         self._replace_adopted()
         fastexit.remember_open_files()
         gc.freeze()  # what is there now is never collected, so the workers' copies of these pages stay shared
+
+    def _hear_children(self) -> None:
+        self.reports.hear()
+        for part in self.attending:
+            part.take_in()
+
+    def give_output(self) -> dict[int, int]:
+        """A program is about to be started for the pool: where the attending parts want its output. Raises OSError."""
+        given: dict[int, int] = {}
+        for part in self.attending:
+            given.update(part.give_output())
+        return given
+
+    def output_given(self, kind: str, pid: int) -> None:
+        """It has been started, or with pid 0 it could not be."""
+        for part in self.attending:
+            part.output_given(kind, pid)
 
     def _prepare(self, step: Callable[[], object]) -> None:
         """Code of the application, before the first fork. With workers that serve already its failure is that of a reload: they

@@ -5,6 +5,7 @@ Runs in the manager; `forked` and `prepare_worker` in a new worker.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..events.loop import Part
@@ -47,6 +48,17 @@ class PoolPart(Part):
 
     def reopen(self) -> None:
         """USR1: log files may have been moved. Only if the part has asked for the signal (`ManagerHalf.hear`)."""
+
+    def take_in(self) -> None:
+        """A child is gone, and is announced next: hear what it has said."""
+
+    def give_output(self) -> Mapping[int, int]:
+        """A program is about to be started for the pool: its standard output and standard error, where this part takes them. Raises
+        OSError."""
+        return {}
+
+    def output_given(self, kind: str, pid: int) -> None:
+        """It has been. kind: in the words of the log; pid: 0 if it could not be."""
 
     def forked(self) -> None:
         """In a new worker, signals held: let go of what is the manager's."""

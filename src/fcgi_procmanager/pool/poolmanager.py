@@ -26,10 +26,12 @@ from ..manager.procmanager import ProcManager
 from . import timeouts
 from .babysitter import Babysitter
 from .census import Census
+from .collector import Collector
 from .control import Control, path_beside
 from .deadlines import Deadlines
 from .foreign import Foreign
 from .history import History
+from .lines import FORMATS
 from .sizer import Sizer
 from .workers import PoolWorkers
 from .worn import Worn
@@ -89,6 +91,8 @@ class PoolManager(ProcManager):
     emergency_restart_threshold, emergency_restart_interval: so many deaths by SIGSEGV or SIGBUS in so many seconds replace all
         workers; 0 for never.
 
+    log_format: "plain" or "json": each line of the log has a time and a level, and what workers write to standard output and standard
+        error comes as such lines. None: lines as ever, and workers write by themselves.
     pool_name: in what is shown of it. control: path of the socket on which the manager answers `fcgi-procmanager status`; None for
         the PID file's with `.control` for `.pid`, and none without a PID file. status_listen: address on which it answers web servers
         by FastCGI: /status (?json, ?full), /metrics, /ping; None for none.
@@ -120,6 +124,7 @@ class PoolManager(ProcManager):
         emergency_restart_threshold: int = 0,
         emergency_restart_interval: float = 60,
         pool_name: str = "pool",
+        log_format: str | None = None,
         control: str | os.PathLike[str] | None = None,
         status_listen: str | None = None,
         start_children: int = 0,
@@ -156,6 +161,9 @@ class PoolManager(ProcManager):
         self.emergency_restart_threshold = checks.count("emergency_restart_threshold", emergency_restart_threshold)
         self.emergency_restart_interval = checks.seconds("emergency_restart_interval", emergency_restart_interval)
         self.pool_name = checks.text("pool_name", pool_name)
+        if log_format is not None:
+            checks.one_of("log_format", log_format, FORMATS)
+        self.collector = Collector(log_format, self.pool_name) if log_format is not None else None
         self.control = checks.path("control", control)
         self.status_listen = checks.text("status_listen", status_listen or "")
         self.census = Census(self)
@@ -253,6 +261,8 @@ class PoolManager(ProcManager):
         return table.render(self.census.take())
 
     def manage(self) -> bool:
+        if self.collector is not None:
+            self.collector.install()
         if self.n_processes and not self._attending:
             self._attending = True
             for part in self._own_parts():
@@ -260,6 +270,8 @@ class PoolManager(ProcManager):
         return super().manage()
 
     def _own_parts(self) -> Iterator[PoolPart]:
+        if self.collector is not None:
+            yield self.collector
         yield self.census
         yield self.sizer
         yield self._foreign

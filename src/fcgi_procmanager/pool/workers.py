@@ -82,10 +82,19 @@ class PoolWorkers(Workers):
     # -- slots --------------------------------------------------------------------------------------------------------
 
     def _fork(self, missing: int) -> bool:
+        collector = self._pool.collector
+        try:
+            if collector is not None:
+                collector.give_output()
+        except OSError as error:
+            self._fork_refused(error)
+            return False
         self.slot = self.board.give(self.generation)
         try:
             return super()._fork(missing)
         finally:
+            if collector is not None:
+                collector.output_given(WORKER, 0)
             # In the child it has been taken from here; a slot whose worker could not be forked is free again.
             slot, self.slot = self.slot, None
             if slot is not None and slot.number not in self._slots.values() and self._half.is_kept:
@@ -94,6 +103,8 @@ class PoolWorkers(Workers):
     def _record(self, pid: int) -> None:
         super()._record(pid)
         self.started += 1
+        if self._pool.collector is not None:
+            self._pool.collector.output_given(WORKER, pid)
         if self.slot is not None:
             self._slots[pid] = self.slot.number
         if self._pool.max_age:
