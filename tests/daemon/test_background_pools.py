@@ -332,7 +332,7 @@ def test_a_port_that_only_root_may_bind_and_a_browser(place: Place) -> None:
     place.for_nobody()
     search = {"PATH": os.pathsep.join((os.path.dirname(require("caddy")), os.environ.get("PATH", os.defpath)))}
     script = place.serve("--user", "nobody", "--web", "127.0.0.1:0", env=search)
-    (found,) = script.wait_log(r"serving (http://\S+)$")
+    (found,) = script.wait_log(r"serving (http://[^\s;]+)")
     url = found[1]
     with urllib.request.urlopen(url, timeout=20) as reply:
         assert reply.read() == f"{NOBODY.pw_uid} {NOBODY.pw_uid} nobody".encode()
