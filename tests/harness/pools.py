@@ -45,15 +45,16 @@ WSGIServer(app, manager={manager}({arguments}), bindAddress=sys.argv[1]).run()
 
 
 class Pool:
-    """A pool that serves `SITE` at `address`."""
+    """A pool that serves at `address`."""
 
-    def __init__(self, run_script: Callable[..., Script], address: str) -> None:
-        self._run = run_script
+    def __init__(self, run_script: Callable[..., Script], address: str, site: str = SITE) -> None:
+        """site: the source of the script, with {more}, {manager} and {arguments} in it."""
+        self._run, self._site = run_script, site
         self.address = address
         self.script: Script
 
     def start(self, arguments: str, workers: int, more: str = "", manager: str = "PoolManager", **kw: Any) -> Script:
-        source = SITE.replace("{more}", more).replace("{manager}", manager).replace("{arguments}", arguments)
+        source = self._site.replace("{more}", more).replace("{manager}", manager).replace("{arguments}", arguments)
         self.script = self._run(source, args=[self.address], **kw)
         self.script.wait_ready(workers)
         return self.script

@@ -191,7 +191,7 @@ class Script:
     def wait_ready(self, count: int = 1, timeout: float = 20) -> None:
         """Wait until so many workers have said in the log that they are initialized, and have then told their manager: they do
         that before they wait for a request."""
-        for line in self.wait_log(r"server \(pid (\d+)\): initialized$", count, timeout):
+        for line in self.wait_log(r"server\b.*?\bpid\W+(\d+)\b.*\binitialized\W*$", count, timeout):
             pid = int(line[1])
             wait_until(lambda pid=pid: process_state(pid) in ("S", "Z", None), timeout, f"{pid} to wait for a request")
 
