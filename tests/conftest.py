@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from harness.process import Script, Source, children, open_fds, process_state
 
@@ -22,6 +23,10 @@ HAS_PROC = os.path.isdir("/proc/self/fd")
 KEPT_OPEN = ("/dev/urandom", "/dev/random")
 
 _STOPPING = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)
+
+# The machine may be busy with other tests: how long an example takes says nothing.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 _failed = pytest.StashKey[bool]()
 
