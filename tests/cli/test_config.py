@@ -166,6 +166,34 @@ def test_what_config_prints_is_a_file_with_the_same_meaning(place: Place) -> Non
     assert "# die-timeout = 60 " in printed  # a default is a comment
 
 
+def test_what_config_prints_of_the_superdaemon_is_a_file_with_the_same_meaning(place: Place) -> None:
+    place.write("""
+        [superdaemon]
+        port = ["127.0.0.1:8080", 8081]
+        command = ["./app", "-x"]
+        pid-file = "pid"
+        socket-mode = 0o600
+        interval = 2.5
+    """)
+    words = ("superdaemon", "--config", "pools.toml", "--interval", "4", "--", "app2", "y")
+    printed = place.config(*words, env={"FCGI_PROCMANAGER_SUPERDAEMON_BACKLOG": "64"})
+    wanted = {
+        "port": ["127.0.0.1:8080", "8081"],
+        "command": ["app2", "y"],
+        "pid-file": f"{place.folder}/pid",
+        "socket-mode": 0o600,
+        "interval": 4,
+        "backlog": 64,
+    }
+    assert tomllib.loads(printed) == {"superdaemon": wanted}
+    for value, origin in (("backlog = 64", "FCGI_PROCMANAGER_SUPERDAEMON_BACKLOG"), ("interval = 4", "command line")):
+        assert re.search(rf"^{value} +# {origin}$", printed, re.MULTILINE)
+    assert re.search(r"^socket-mode = 0o600 +# pools.toml:\d+$", printed, re.MULTILINE)
+    assert re.search(r"^# die-timeout = 60 +# default$", printed, re.MULTILINE)
+    place.write(printed)
+    assert tomllib.loads(place.config("superdaemon", "--config", place.file, cwd="/")) == {"superdaemon": wanted}
+
+
 def test_the_command_of_a_pool_is_seen_by_what_it_runs(place: Place) -> None:
     place.write('[pool.maps]\ncommand = ["./maps", "-x"]\nenv = "A=1"\n')
     assert place.config("--config", "pools.toml").startswith("# exec\n[pool.maps]\n")

@@ -15,17 +15,19 @@ from typing import Any
 
 from ..basics import exits
 from .arguments import Options, Parser, octal
-from .configured import POOLS, Configured, find_table
+from .configured import POOLS, SUPERDAEMON, Configured, find_table
 from .messages import one_line, tell
 from .sources import Option, Table, Value
 
 __all__ = ["add"]
 
 _DESCRIPTION = """\
-Print the options that 'serve', or 'exec', would have with these words, and behind each where it comes from: the command line, a
-variable, a line of the file. What comes from nowhere is a comment with its default. The output can be used as a file for --config.
+Print the options that 'serve', 'exec', or the superdaemon, would have with these words, and behind each where it comes from: the
+command line, a variable, a line of the file. What comes from nowhere is a comment with its default. The output can be used as a file for --config.
 """
-_USAGE = "fcgi-procmanager config [serve | exec] [--config FILE] [--pool-name NAME] [OPTIONS of serve or exec]"
+_USAGE = """\
+fcgi-procmanager config [serve | exec] [--config FILE] [--pool-name NAME] [OPTIONS of serve or exec]
+       fcgi-procmanager config superdaemon [--config FILE] [OPTIONS of fcgi-start-server]"""
 _WIDEST = 60  # characters; behind a longer value its origin is not aligned
 _NAMELESS = "main"  # a pool that comes from no file
 
@@ -57,6 +59,10 @@ def run(options: Options) -> int:
     from .configcheck import commands, kind_of  # not above: what it loads, the superdaemon too, would be in every pool
 
     words = options.words
+    if words[:1] == [SUPERDAEMON]:
+        for line in _lines_of_superdaemon(words[1:]):
+            tell(line)
+        return exits.OK
     known = commands()
     named = words[0] if words[:1] and words[0] in known else None
     words = words[1:] if named else words
@@ -85,9 +91,26 @@ def _before_program(words: Sequence[str]) -> list[str]:
 def _lines(command: Configured, table: Table | None, values: dict[str, Value]) -> list[str]:
     name = table.path[-1] if table is not None else _NAMELESS
     shown = [_line(command, option, values[option.key]) for option in command.options]
+    return [f"# {command.name}", f"[{POOLS}.{_key(name)}]", *_aligned(shown)]
+
+
+def _lines_of_superdaemon(words: Sequence[str]) -> list[str]:
+    from .start_server import in_force
+
+    shown = []
+    for option, value in in_force(words):
+        if value.origin != "default":
+            shown.append((f"{option.key} = {_shown(option, value.value)}", value.origin))
+        elif value.value in (None, [], ()):
+            shown.append((f"# {option.key}", "not set"))
+        else:
+            shown.append((f"# {option.key} = {_shown(option, value.value)}", value.origin))
+    return ["# fcgi-start-server", f"[{SUPERDAEMON}]", *_aligned(shown)]
+
+
+def _aligned(shown: Sequence[tuple[str, str]]) -> list[str]:
     width = min(_WIDEST, max(len(text) for text, _ in shown))
-    head = [f"# {command.name}", f"[{POOLS}.{_key(name)}]"]
-    return head + [f"{text:{width}}  # {_comment(origin)}" for text, origin in shown]
+    return [f"{text:{width}}  # {_comment(origin)}" for text, origin in shown]
 
 
 def _line(command: Configured, option: Option, value: Value) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from .sources import FLAG as FLAG_OPTION
 from .sources import LIST, ONE, PREFIX, Option, Table, Value, as_it_is, from_table, from_variables, variable
 from .tomlfile import TomlFile
 
-__all__ = ["main", "mistakes_in", "variables"]
+__all__ = ["in_force", "main", "mistakes_in", "variables"]
 
 _KINDS = {
     "port": TEXT,
@@ -161,12 +161,19 @@ def _command(run: Callable[..., None], settings: dict[str, Any], *names: str) ->
 
 
 def _settings(found: Found) -> tuple[dict[str, Any], list[str]]:
-    """As keywords of the functions, and the program. The last one counts of what is given twice."""
-    typed = {name: values if name in _REPEATED else _value(name, values[-1]) for name, values in found.values.items()}
-    path = found.values.get("config", [os.environ.get(variable("config", _PREFIX), "")])[-1]
-    settings = {name: one.value for name, one in elsewhere(path).items()} | typed
+    """As keywords of the functions, and the program."""
+    settings = {name: one.value for name, one in elsewhere(_path(found)).items()} | _typed(found)
     program = found.arguments or settings.get(_PROGRAM, [])
     return {name.replace("-", "_"): value for name, value in settings.items() if name != _PROGRAM}, program
+
+
+def _typed(found: Found) -> dict[str, Any]:
+    """The last one counts of what is given twice."""
+    return {name: values if name in _REPEATED else _value(name, values[-1]) for name, values in found.values.items()}
+
+
+def _path(found: Found) -> str:
+    return found.values.get("config", [os.environ.get(variable("config", _PREFIX), "")])[-1]
 
 
 # -- a file and variables ------------------------------------------------------------------------------------------------
@@ -195,18 +202,32 @@ def elsewhere(path: str) -> dict[str, Value]:
     return {**values, **good(from_variables(options(), os.environ, _PREFIX))}
 
 
-def mistakes_in(table: Table) -> list[str]:
-    """All that is wrong in the table, a line each."""
+def in_force(argv: Sequence[str]) -> list[tuple[Option, Value]]:
+    """What the superdaemon would have with these words, and where each comes from. Raises ConfigError."""
+    found = read(argv, _KINDS)
+    if found.mistakes:
+        raise ConfigError("\n".join(found.mistakes))
+    typed = _typed(found) | ({_PROGRAM: found.arguments} if found.arguments else {})
+    values = elsewhere(_path(found)) | {name: Value(value, "command line") for name, value in typed.items()}
+    defaults = _defaults()
+    return [(one, values.get(one.key, Value(defaults.get(one.key.replace("-", "_")), "default"))) for one in options()]
+
+
+def _defaults() -> dict[str, Any]:
     import inspect  # not above: a superdaemon has no use for it
 
+    return {one.name: one.default for one in inspect.signature(start_server).parameters.values()}
+
+
+def mistakes_in(table: Table) -> list[str]:
+    """All that is wrong in the table, a line each."""
     found = from_table(options(), table)
     if found.mistakes:
         return found.mistakes
     settings = {name.replace("-", "_"): one.value for name, one in found.values.items() if name not in _COMMANDS}
     program = settings.pop(_PROGRAM, ["program"])
-    defaults = {one.name: one.default for one in inspect.signature(start_server).parameters.values()}
     try:
-        check(**{**defaults, **settings, "exec": program})
+        check(**{**_defaults(), **settings, "exec": program})
     except ConfigError as error:
         return [f"{table.file.where(*table.path)}: [{SUPERDAEMON}] {error}"]
     return []
@@ -215,7 +236,8 @@ def mistakes_in(table: Table) -> list[str]:
 def _option(name: str) -> Option:
     shape = FLAG_OPTION if _KINDS[name] is FLAG else LIST if name in _REPEATED else ONE
     placed = placed_path if _KINDS[name] is PATH else as_it_is
-    return Option(name, shape, lambda text: _checked(name, text), placed=placed)
+    read_by = octal if name == "socket-mode" else None
+    return Option(name, shape, lambda text: _checked(name, text), placed=placed, read_by=read_by)
 
 
 def _checked(name: str, text: str) -> Any:
