@@ -162,7 +162,7 @@ def test_the_manager_executes_itself_in_the_middle_of_a_line(pool: Pool) -> None
     script.signal(signal.SIGUSR2)
     wait_until(lambda: [one for one in records(script) if "adopted 1 server" in one["message"]], 20)
     wait_until(lambda: len(now := children(script.pid)) == 1 and now != [pid], 20)
-    assert said(script, stream="stdout", pid=pid, message="half a ")  # it has left, and that was all
+    wait_until(lambda: said(script, stream="stdout", pid=pid, message="half a "), 20)  # it has left, and that was all
     assert [one["level"] for one in said(script, process="canary")] == []
     second = pool.pid_of("/half")
     pool.ask("/rest/here")
