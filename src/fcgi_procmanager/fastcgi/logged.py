@@ -78,8 +78,8 @@ class LoggedRequest(Request):
         self._log = log
         self._after = done
         self._tally = _Tally()
-        self._times = log.times() if log.times is not None else None
         self._began_at = monotonic()
+        self._times = log.times() if log.times is not None else None
 
     def _new_output(self) -> Output:
         return _Counted(self)
@@ -94,22 +94,26 @@ class LoggedRequest(Request):
             self._after(connection, keep)
 
     def _told(self, connection: Connection) -> Answered:
-        seconds = monotonic() - self._began_at
         tally, log = self._tally, self._log
+        user, system = self._used()
+        seconds = monotonic() - self._began_at  # the clock of the CPU was started after this one: a share is not above 100
         if not connection.dead:  # these went with the end of the request
             if self._stdout is not None and self._stdout.gathered:
                 tally.add(self._stdout.gathered)
             if self._parts is not None:
                 tally.add(self._parts)
-        user = system = 0.0
-        if self._times is not None and log.times is not None:
-            (user_before, system_before), (user, system) = self._times, log.times()
-            # Less than nothing: a loop of the application has ended it in another thread.
-            user, system = max(0.0, user - user_before), max(0.0, system - system_before)
         memory = log.resident() if log.resident is not None else 0
         head = tally.head
         status = _status(head) if head or tally.begun else ""
         return Answered(self.params, status, head, tally.size, time.time(), seconds, user, system, memory)
+
+
+    def _used(self) -> Times:
+        if self._times is None or self._log.times is None:
+            return 0.0, 0.0
+        (user_before, system_before), (user, system) = self._times, self._log.times()
+        # Less than nothing: a loop of the application has ended it in another thread.
+        return max(0.0, user - user_before), max(0.0, system - system_before)
 
 
 class _Tally:

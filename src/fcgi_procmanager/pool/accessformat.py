@@ -67,7 +67,7 @@ class _Text(Format):
         pieces: list[str] = []
         self._gets: list[Get] = []
         measures = ""
-        for literal, code in _split(text):
+        for literal, code in _joined(_split(text)):
             pieces.append(literal.replace("%", "%%"))
             if code is not None:
                 pieces.append("%s")
@@ -112,7 +112,8 @@ class _Code(NamedTuple):
                 raise self.wrong(f"takes nothing in braces: write %{self.letter}")
             return _PLAIN_CODES[self.letter](unsafe), ""
         if self.letter not in _CODES:
-            known = " ".join(f"%{letter}" for letter in sorted((*_PLAIN_CODES, *_CODES), key=str.lower))
+            letters = {*_PLAIN_CODES, *_CODES} - {_WHOLE}
+            known = " ".join(f"%{letter}" for letter in sorted(letters, key=lambda one: (one.lower(), one)))
             raise self.wrong(f"is none of {known}: take one of these, or write %% for a percent sign")
         return _CODES[self.letter](self, unsafe)
 
@@ -131,6 +132,7 @@ class _Code(NamedTuple):
         return ConfigError(f"access_format: {self.written!r} at character {self.place} {why}")
 
 
+_WHOLE = "rQq"  # no letter of a format
 _ONE_CODE = re.compile(r"%(?:\{([^{}]*)\})?([A-Za-z%])")
 
 
@@ -162,14 +164,32 @@ def _split(text: str) -> list[tuple[str, _Code | None]]:
     return found
 
 
+def _joined(found: list[tuple[str, _Code | None]]) -> list[tuple[str, _Code | None]]:
+    """With one code in place of %r%Q%q."""
+    at = 0
+    while at + 2 < len(found):
+        three = found[at : at + 3]
+        codes = [code for _, code in three if code is not None and code.argument is None]
+        if "".join(code.letter for code in codes) == "rQq" and not three[1][0] and not three[2][0]:
+            found[at : at + 3] = [(three[0][0], codes[0]._replace(letter=_WHOLE))]
+        at += 1
+    return found
+
+
 # -- what a code stands for -----------------------------------------------------------------------------------------------
 
 
 def _param(name: str, limit: int = _VALUE, missing: str = _NONE) -> Callable[[re.Pattern[str]], Get]:
     def make(unsafe: re.Pattern[str]) -> Get:
+        search = unsafe.search
+
         def get(answered: Answered, origin: Origin) -> object:
             value = answered.params.get(name)
-            return shown(value, limit, unsafe) if value not in (None, "") else missing
+            if not value:
+                return missing
+            if type(value) is str and len(value) <= limit and search(value) is None:  # nearly always
+                return value
+            return shown(value, limit, unsafe)
 
         return get
 
@@ -178,6 +198,21 @@ def _param(name: str, limit: int = _VALUE, missing: str = _NONE) -> Callable[[re
 
 def _uri(unsafe: re.Pattern[str]) -> Get:
     return lambda answered, origin: shown(address(answered)[0], ADDRESS, unsafe) or _NONE
+
+
+def _whole_address(unsafe: re.Pattern[str]) -> Get:
+    """%r%Q%q, which is what most formats have, at the cost of one."""
+    path, query = _uri(unsafe), _query(unsafe)
+    search = unsafe.search
+
+    def get(answered: Answered, origin: Origin) -> object:
+        uri = answered.params.get("REQUEST_URI")
+        if uri and type(uri) is str and len(uri) <= ADDRESS and uri[-1] != "?" and uri[0] != "?" and search(uri) is None:
+            return uri
+        found = query(answered, origin)
+        return f"{path(answered, origin)}?{found}" if found else path(answered, origin)
+
+    return get
 
 
 def _query(unsafe: re.Pattern[str]) -> Get:
@@ -191,6 +226,7 @@ def _query(unsafe: re.Pattern[str]) -> Get:
 _PLAIN_CODES: dict[str, Callable[[re.Pattern[str]], Get]] = {
     "m": _param("REQUEST_METHOD", _METHOD),
     "r": _uri,
+    _WHOLE: _whole_address,
     "q": _query,
     "Q": lambda unsafe: lambda answered, origin: "?" if address(answered)[1] else "",
     "s": lambda unsafe: lambda answered, origin: answered.status or _NONE,
@@ -302,7 +338,8 @@ def address(answered: Answered) -> tuple[str, str]:
 
 def share(answered: Answered, used: float) -> float:
     """In percent of one CPU."""
-    return 100 * used / answered.seconds if answered.seconds > 0 else 0.0
+    seconds = answered.seconds
+    return 100 * used / seconds if seconds > 0 else 0.0
 
 
 # -- what a client has sent -----------------------------------------------------------------------------------------------
