@@ -120,7 +120,12 @@ def test_the_times_are_of_the_beginning_and_of_the_end() -> None:
 
 def test_a_time_is_written_anew_each_second() -> None:
     format = compile_format("%{%s}T")
-    assert [format.line(answered(ended_at=at), ORIGIN) for at in (5.0, 5.9, 6.0, 5.0)] == [b"5\n", b"5\n", b"6\n", b"5\n"]
+    assert [format.line(answered(ended_at=at), ORIGIN) for at in (5.0, 5.9, 6.0, 5.0)] == [
+        b"5\n",
+        b"5\n",
+        b"6\n",
+        b"5\n",
+    ]
 
 
 def test_a_time_may_not_end_the_line() -> None:
@@ -134,7 +139,15 @@ def test_the_default() -> None:
 
 @pytest.mark.parametrize(
     ("format", "measures"),
-    [("%m", ""), ("%C", "C"), ("%{user}C", "S"), ("%M", "M"), ("%C %{system}C %M", "CSM"), (DEFAULT, "CM"), (JSON, "CM")],
+    [
+        ("%m", ""),
+        ("%C", "C"),
+        ("%{user}C", "S"),
+        ("%M", "M"),
+        ("%C %{system}C %M", "CSM"),
+        (DEFAULT, "CM"),
+        (JSON, "CM"),
+    ],
 )
 def test_only_what_is_asked_for_is_measured(format: str, measures: str) -> None:
     assert compile_format(format).measures == set(measures)
@@ -166,7 +179,7 @@ def test_a_mistake_is_one_line_that_says_where(format: str, words: str) -> None:
 
 # -- what a client sends --------------------------------------------------------------------------------------------------
 
-ANYTHING = st.text(max_size=60) | st.text(alphabet=" \"\\\n\r\t\0\x1b\x7f\x85\u2028é%{}a", max_size=60)
+ANYTHING = st.text(max_size=60) | st.text(alphabet=' "\\\n\r\t\0\x1b\x7f\x85\u2028é%{}a', max_size=60)
 FIELDS = '%R %u %m %f %l %n %{X}e %{h}o "%r%Q%q" "%{X}e" "%{h}o"'
 SPLIT = re.compile(r'"[^"]*"|[^ "]+')
 
@@ -236,7 +249,14 @@ def test_the_keys_of_json() -> None:
     assert time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(NOW)) in found["time"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.000[+-]\d\d:\d\d", found.pop("time"))
     assert found == {
-        **{"level": "INFO", "pool": "web", "pid": 101, "remote_addr": "192.0.2.1", "remote_user": "ann", "method": "GET"},
+        **{
+            "level": "INFO",
+            "pool": "web",
+            "pid": 101,
+            "remote_addr": "192.0.2.1",
+            "remote_user": "ann",
+            "method": "GET",
+        },
         **{"uri": "/a/b", "query": "c=d", "status": 404, "bytes": 7, "duration": 0.25, "cpu": 60.0, "memory": 3 << 20},
     }
     nothing = json.loads(line(JSON, answered({}, status="", memory=0)))

@@ -96,7 +96,9 @@ class LoggedRequest(Request):
     def _told(self, connection: Connection) -> Answered:
         tally, log = self._tally, self._log
         user, system = self._used()
-        seconds = monotonic() - self._began_at  # the clock of the CPU was started after this one: a share is not above 100
+        seconds = (
+            monotonic() - self._began_at
+        )  # the clock of the CPU was started after this one: a share is not above 100
         if not connection.dead:  # these went with the end of the request
             if self._stdout is not None and self._stdout.gathered:
                 tally.add(self._stdout.gathered)
@@ -106,7 +108,6 @@ class LoggedRequest(Request):
         head = tally.head
         status = _status(head) if head or tally.begun else ""
         return Answered(self.params, status, head, tally.size, time.time(), seconds, user, system, memory)
-
 
     def _used(self) -> Times:
         if self._times is None or self._log.times is None:

@@ -207,7 +207,14 @@ def _whole_address(unsafe: re.Pattern[str]) -> Get:
 
     def get(answered: Answered, origin: Origin) -> object:
         uri = answered.params.get("REQUEST_URI")
-        if uri and type(uri) is str and len(uri) <= ADDRESS and uri[-1] != "?" and uri[0] != "?" and search(uri) is None:
+        if (
+            uri
+            and type(uri) is str
+            and len(uri) <= ADDRESS
+            and uri[-1] != "?"
+            and uri[0] != "?"
+            and search(uri) is None
+        ):
             return uri
         found = query(answered, origin)
         return f"{path(answered, origin)}?{found}" if found else path(answered, origin)
