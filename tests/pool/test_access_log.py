@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from fcgi_procmanager import PoolManager
 from fcgi_procmanager.errors import ConfigError
 from harness.fcgi import Client, abort, begin, cgi_params, params_records, request_bytes
 from harness.pools import Pool, Steady
-from harness.process import Script, open_fds, wait_dead, wait_until
+from harness.process import Script, listening, open_fds, wait_until
 from harness.web import WEBS, Site
 
 Run = Callable[..., Script]
@@ -339,7 +340,7 @@ def test_without_a_pool(logged: Logged) -> None:
         (APP + WSGI).replace("{arguments}", f"0, access_log={str(logged.path)!r}").replace("{more}", ""),
         args=[logged.pool.address],
     )
-    wait_until(lambda: os.path.exists(logged.pool.address), 20)
+    wait_until(lambda: listening(logged.pool.address), 20)
     assert logged.pool.ask("/").status == 200
     assert '"GET /" 200 ' in logged.lines(1)[0]
     assert script.stop() == 0
@@ -430,12 +431,15 @@ def test_a_pipe_that_nobody_empties_makes_nobody_wait(logged: Logged) -> None:
         for _ in range(200):
             assert logged.pool.ask("/", HTTP_X="x" * 500).status == 200
         script.wait_log("lines are lost")
-        received = b""
-        while piece := _read(reader):
-            received += piece
-        assert {*received.splitlines()} == {b"x" * 500}
+        received = [_read(reader)]
         logged.pool.ask("/", HTTP_X="y")
-        wait_until(lambda: _read(reader) == b"y\n", 20, "the next line")
+
+        def has_come() -> bool:
+            received.append(_read(reader))
+            return b"".join(received).endswith(b"\ny\n")
+
+        wait_until(has_come, 20, "the next line")
+        assert {*b"".join(received).splitlines()} == {b"x" * 500, b"y"}
         assert script.stop() == 0
     finally:
         os.close(reader)
@@ -454,45 +458,58 @@ def _read(descriptor: int) -> bytes:
 def test_lines_are_whole_whoever_is_killed(logged: Logged) -> None:
     """Four workers, long and short lines; one is killed again and again."""
     script = logged.start(f"4, access_format={'<' + FORMAT + ' %{HTTP_X}e>'!r}", 4)
-    answered, over = _Counter(), threading.Event()
-
-    def work(number: int) -> None:
-        while not over.is_set():
-            try:
-                if logged.pool.ask(f"/?{number}", HTTP_X="x" * (number * 120)).ended:
-                    answered.add()
-            except (OSError, EOFError):
-                pass  # its worker was killed
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    try:
+    with Unlucky(logged.pool, 4, lambda number: {"HTTP_X": "x" * (number * 120)}) as load:
         for _ in range(40):
-            until = answered.count + 20
-            wait_until(lambda until=until: answered.count >= until, 60, "requests")
-            workers = script.workers()
-            if workers:
-                os.kill(workers[0], signal.SIGKILL)
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
+            load.wait(20)
+            kill_one(script)
     assert script.stop() == 0
     lines = logged.lines()
     assert [line for line in lines if not re.fullmatch(r"<GET /\?\d 200 \d+ \d+ (-|x+)>", line)] == []
     # A worker that is killed between the reply and its line has no line.
-    assert answered.count - 40 <= len(lines) <= answered.count + 40
+    assert load.answered - 40 <= len(lines) <= load.answered + 40
 
 
-class _Counter:
-    def __init__(self) -> None:
-        self.count = 0
-        self._lock = threading.Lock()
+class Unlucky:
+    """Requests without a pause from `clients` threads, of workers some of whom are killed. answered: those with an end."""
 
-    def add(self) -> None:
-        with self._lock:
-            self.count += 1
+    def __init__(self, pool: Pool, clients: int, params: Callable[[int], dict[str, str]] = lambda number: {}) -> None:
+        self._pool, self._params = pool, params
+        self._over = threading.Event()
+        self._counts = [0] * clients
+        self._threads = [threading.Thread(target=self._work, args=(number,)) for number in range(clients)]
+
+    def __enter__(self) -> Unlucky:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    @property
+    def answered(self) -> int:
+        return sum(self._counts)
+
+    def wait(self, count: int) -> None:
+        """So many more."""
+        until = self.answered + count
+        wait_until(lambda: self.answered >= until, 60, f"{count} requests")
+
+    def _work(self, number: int) -> None:
+        while not self._over.is_set():
+            try:
+                self._counts[number] += self._pool.ask(f"/?{number}", **self._params(number)).ended
+            except (OSError, EOFError):
+                pass  # its worker was killed
+
+
+def kill_one(script: Script) -> None:
+    workers = script.workers()
+    if workers:
+        with contextlib.suppress(ProcessLookupError):  # it was about to leave
+            os.kill(workers[0], signal.SIGKILL)
 
 
 # -- a log that is moved away ---------------------------------------------------------------------------------------------
@@ -523,13 +540,13 @@ def test_a_log_that_is_moved_under_load_loses_no_line(logged: Logged, more: str)
 def test_usr1_at_any_moment_of_a_worker(logged: Logged) -> None:
     """While workers are replaced: nobody dies of it, and nobody keeps the file that was moved."""
     script = logged.start(f"3, access_format={FORMAT!r}, reload='rolling', max_requests=15", 3)
-    with Steady(logged.pool, 2) as load:
+    with Unlucky(logged.pool, 2) as load:
         for number in range(60):
             load.wait(3)
             if number % 3 == 0:
                 script.signal(signal.SIGHUP)
             else:
-                os.kill(script.workers()[0], signal.SIGKILL)
+                kill_one(script)
             time.sleep(number % 7 * 0.002)  # another moment of the start of a worker each time
             moved = logged.folder / f"moved.{number}"
             os.rename(logged.path, moved)
@@ -595,31 +612,41 @@ def test_a_manager_that_executes_itself_opens_it_once_more(logged: Logged) -> No
     assert len(logged.lines(path=moved)) == load.done
 
 
-def test_a_worker_without_the_log_survives_usr1(logged: Logged) -> None:
+NEWCOMER = """
+import os, sys, time
+from fcgi_procmanager import *
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+def app(environ, start_response):
+    open(os.path.join(HERE, "held"), "w").close()
+    while not os.path.exists(os.path.join(HERE, "go")):
+        time.sleep(0.005)
+    start_response("200 OK", [])
+    return []
+
+log = sys.argv[2] if os.path.exists(os.path.join(HERE, "new")) else None
+WSGIServer(app, manager=PoolManager(1, access_log=log), bindAddress=sys.argv[1]).run()
+"""
+
+
+def test_a_worker_without_the_log_survives_usr1(logged: Logged, run_script: Run) -> None:
     """New code may bring the log: those of before have no handler for the signal."""
-    source = APP + WSGI.replace("PoolManager({arguments})", "PoolManager(1, **arguments)")
-    source = source.replace(
-        "\nWSGIServer",
-        f"\narguments = dict(access_log={str(logged.path)!r}) if os.path.exists(FILE + '.new') else dict()\nWSGIServer",
-    )
-    hold = "\n    if path == '/hold':\n        time.sleep(3)\n"
-    source = source.replace(
-        '    plain = [("Content-Type", "text/plain")]\n', '    plain = [("Content-Type", "text/plain")]\n' + hold, 1
-    )
-    logged.pool.script = script = logged._run(source.replace("{more}", ""), args=[logged.pool.address])
+    logged.pool.script = script = run_script(NEWCOMER, args=[logged.pool.address, logged.path])
     script.wait_ready(1)
     (old,) = script.workers()
-    held = logged.pool.at_once(["/hold"])[0]
-    wait_until(lambda: "socket:" in str(open_fds(old)), 10)
-    Path(script.directory / "file.new").touch()
+    held = logged.pool.at_once(["/"])[0]
+    wait_until((script.directory / "held").exists, 20, "the request")
+    (script.directory / "new").touch()
     script.signal(signal.SIGUSR2)
     wait_until(logged.path.exists, 20, "the new image")
-    script.wait_log("adopted 1 servers")
+    os.rename(logged.path, logged.folder / "moved")
     script.signal(signal.SIGUSR1)
+    wait_until(logged.path.exists, 20, "the new file")
+    (script.directory / "go").touch()
     assert held.result(30).ended
-    wait_dead(old, 30)
+    script.wait_log(rf"server \(pid {old}\) exited with status 0$")
     assert script.stop() == 0
-    assert "USR1" not in script.log()
 
 
 # -- the command, and a web server ------------------------------------------------------------------------------------------
