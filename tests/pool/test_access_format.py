@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fcgi_procmanager.errors import ConfigError
 from fcgi_procmanager.fastcgi.logged import Answered
-from fcgi_procmanager.pool.accessformat import ADDRESS, DEFAULT, JSON, LINE, Origin, compile_format, shown
+from fcgi_procmanager.pool.accessformat import ADDRESS, DEFAULT, JSON, LINE, Origin, compile_format, fields, shown
 
 ORIGIN = Origin("web", 100, 101)
 NOW = 1_700_000_000.25
@@ -209,6 +209,8 @@ def test_json_is_what_came(one: str, two: str, three: str) -> None:
     assert text.isprintable()
     assert len(text) < LINE
     found = json.loads(text)
+    of_logging = fields(answered(params), ORIGIN)
+    assert {name: found[name] for name in of_logging} == of_logging
     assert found["remote_user"] == (one or None) or found["remote_user"].endswith("...")
     path, _, query = ("/" + three).partition("?")
     assert found["uri"] == path or found["uri"].endswith("...")
@@ -259,6 +261,7 @@ def test_the_keys_of_json() -> None:
         },
         **{"uri": "/a/b", "query": "c=d", "status": 404, "bytes": 7, "duration": 0.25, "cpu": 60.0, "memory": 3 << 20},
     }
+    assert json.loads(line(JSON, answered(status="099")))["status"] == 99
     nothing = json.loads(line(JSON, answered({}, status="", memory=0)))
     assert [name for name, value in nothing.items() if value is None] == [
         *("remote_addr", "remote_user", "method", "status", "memory")
