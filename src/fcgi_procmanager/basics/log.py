@@ -14,7 +14,7 @@ _stalled = False  # the last line found no room
 
 
 def write(line: str) -> None:
-    logger = _configured_logger()
+    logger = configured_logger()
     if logger is not None:
         logger.info(line)
         return
@@ -59,11 +59,7 @@ def flush_standard_streams() -> None:
             pass  # RuntimeError: a handler has interrupted that very stream
 
 
-def _configured_logger() -> Any:
-    return configured_logger("fcgi_procmanager")
-
-
-def configured_logger(name: str) -> Any:
+def configured_logger(name: str = "fcgi_procmanager") -> Any:
     """A logger of the package, if the application gave it a handler or a level. Nothing is imported to find out."""
     logging = sys.modules.get("logging")
     if logging is None:

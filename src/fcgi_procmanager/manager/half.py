@@ -262,9 +262,9 @@ class ManagerHalf:
         self.readiness.reloading()
 
     def reopen(self) -> None:
-        """USR1: log files may have been moved. The manager's own descriptors first, then each worker's: so no worker keeps the former
-        file. One that was forked before this is in the registry, and gets the signal; while it is too young for it, it holds it until
-        its handler is there. One that is forked afterwards, in this same loop, inherits the new file."""
+        """USR1: log files may have been moved. The manager's own descriptors and each worker's, in one turn of the loop, in which nobody
+        is forked: so no worker keeps the former file. One that was forked before this is in the registry, and gets the signal; while it
+        is too young for it, it holds it until its handler is there. One that is forked afterwards inherits the new file."""
         for part in self.attending:
             part.reopen()
         if not any(part.reopens_in_worker for part in self.attending):
