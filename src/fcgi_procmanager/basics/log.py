@@ -72,14 +72,14 @@ def flush_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass
+        except (AttributeError, OSError, RuntimeError, ValueError):
+            pass  # RuntimeError: a handler has interrupted that very stream
 
 
-def configured_logger() -> Any:
-    """The package's logger, if the application gave it a handler or a level. Nothing is imported to find out."""
+def configured_logger(name: str = "fcgi_procmanager") -> Any:
+    """A logger of the package, if the application gave it a handler or a level. Nothing is imported to find out."""
     logging = sys.modules.get("logging")
     if logging is None:
         return None
-    logger = logging.getLogger("fcgi_procmanager")
+    logger = logging.getLogger(name)
     return logger if logger.handlers or logger.level else None

@@ -12,6 +12,7 @@ from typing import Any
 from ..children.sizing import KINDS, STATIC
 from ..errors import ConfigError
 from ..manager.procmanager import ProcManager
+from ..pool.accessformat import compile_format
 from ..pool.lines import FORMATS
 from ..pool.poolmanager import PoolManager
 from .arguments import Options, duration, seconds, size, whole
@@ -59,6 +60,12 @@ def add_adaptive_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the log")
     add = group.add_argument
     add("--log-format", choices=FORMATS, help="collect what workers write, and give each line a time and a level")
+    add(
+        "--access-log",
+        metavar="FILE",
+        help="a line there for each request; - for standard error; USR1 to the manager opens it anew",
+    )
+    add("--access-format", type=_format, metavar="FORMAT", help="what it says, as php-fpm's access.format, or json")
     group = parser.add_argument_group("what is to be seen")
     add = group.add_argument
     add("--control", metavar="PATH", help="socket for 'status' and 'top' (default: beside the PID file)")
@@ -70,7 +77,7 @@ _NAMES = (
     *("max_requests", "max_memory", "memory_measure", "max_age", "babysit"),
     *("emergency_restart_threshold", "emergency_restart_interval"),
     *("request_timeout", "request_grace", "slow_after", "slow_log"),
-    *("log_format", "control", "status_listen"),
+    *("log_format", "access_log", "access_format", "control", "status_listen"),
 )
 
 
@@ -88,6 +95,14 @@ def adaptive_settings(options: Options, base: type[ProcManager]) -> dict[str, An
     if "status_listen" in given:
         given["status_listen"] = absolute_address(given["status_listen"])
     return given
+
+
+def _format(text: str) -> str:
+    try:
+        compile_format(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def _name(options: Options) -> str | None:

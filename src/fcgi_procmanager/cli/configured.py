@@ -273,7 +273,7 @@ def _defaults_of(constructor: Callable[..., object]) -> dict[str, Any]:
 
 def placed_path(text: str, directory: str) -> str:
     """Not made shorter where it goes up: that may lead through a link."""
-    if not text or text.lstrip().startswith("|"):
+    if text in ("", "-") or text.lstrip().startswith("|"):
         return text
     path = os.path.join(directory, text)
     return path if os.pardir in text.split(os.sep) else os.path.normpath(path)

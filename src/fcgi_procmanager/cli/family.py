@@ -25,6 +25,7 @@ from .tomlfile import TomlFile
 __all__ = ["Family"]
 
 _KEPT_VARIABLE = variable("config")
+_LOGS = ("log-file", "access-log")
 _SUPERDAEMONS = f"{PREFIX}SUPERDAEMON_"  # a copy of `exec` may be one
 
 
@@ -94,7 +95,7 @@ class Family:
             self._environment(),
             _patience(command, values),
             control,
-            reopens=self.log_file is not None or values["log-file"].value is not None,
+            reopens=self.log_file is not None or any(values[key].value for key in _LOGS if key in values),
             places=frozenset(place for _, place in places(table, command)),
             fixed=(words, None if command.name == "serve" else repr(table.data)),
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Collection, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Callable
 
 from ..basics import checks
 from ..basics.clock import FOREVER, monotonic
@@ -25,7 +25,7 @@ from . import held, protocol
 from .connection import Connection, Limits
 from .held import Held, Place
 from .listeners import Listeners, Listening
-from .request import Request
+from .request import Done, Request
 
 if TYPE_CHECKING:
     from ..ipc.scoreboard import Slot
@@ -81,6 +81,7 @@ class FastCGI:
         self._in_hand: Request | None = None
         self._looked_at: Connection | None = None  # the one in hand, or the last one
         self._begun = False  # this process accepts
+        self._make: Callable[[Connection, Done], Request] = Request
         self._slot: Slot | None = None  # of the scoreboard
         self._disowned = False
         self._draining = False
@@ -97,7 +98,7 @@ class FastCGI:
             self._in_hand.finish()
         waiting, listeners = self._held, self._listeners
         if not self._begun:
-            self._begun, self._slot = True, self.manager.slot
+            self._begin()
         slot = self._slot
         while True:
             while waiting.ready:
@@ -167,6 +168,11 @@ class FastCGI:
         the manager, ours or a hand-made one, forks workers, which need the listeners; it does not accept."""
         return self.manager.role is Role.SERVER or (self._begun and self.manager.n_processes == 0)
 
+    def _begin(self) -> None:
+        """What a worker has is there after the fork only."""
+        self._begun, self._slot = True, self.manager.slot
+        self._make = self.manager.make_request or Request
+
     # -- before a request ---------------------------------------------------------------------------------------------
 
     def _look(self, connection: Connection) -> Request | None:
@@ -180,7 +186,7 @@ class FastCGI:
             return None
         if complete:
             connection.deadline = FOREVER
-            self._in_hand = request = Request(connection, self._finished)
+            self._in_hand = request = self._make(connection, self._finished)
             if self._slot is not None:
                 params = request.params
                 uri = params.get("REQUEST_URI") or params.get("SCRIPT_NAME", "") + params.get("PATH_INFO", "")

@@ -29,7 +29,7 @@ from ..events.inbox import Inbox
 from ..events.loop import Loop, Part
 from ..events.readiness import Readiness
 from ..ipc.channel import Channel
-from ..system import fastexit, signals
+from ..system import fastexit, idle, signals
 from ..system.pidfile import PidFile
 from .condition import Condition
 from .drain import Drain
@@ -277,6 +277,19 @@ class ManagerHalf:
             return
         self.workers.reload()
         self.readiness.reloading()
+
+    def reopen(self) -> None:
+        """USR1: log files may have been moved. The manager's own descriptors and each worker's, in one turn of the loop, in which nobody
+        is forked: so no worker keeps the former file. One that was forked before this is in the registry, and gets the signal; while it
+        is too young for it, it holds it until its handler is there. One that is forked afterwards inherits the new file."""
+        for part in self.attending:
+            part.reopen()
+        if not any(part.reopens_in_worker for part in self.attending):
+            return
+        for child in tuple(self.workers.children.everybody):
+            # One of an older image, which had no such log, would end.
+            if not idle.is_known() or idle.catches(child.pid, signals.number("USR1")):
+                self.reaper.send(child, "USR1")
 
     # -- from one image to the next -----------------------------------------------------------------------------------
 

@@ -347,6 +347,16 @@ class ProcManager:
         """Worker: its place on the scoreboard, if there is one."""
         return self._worker.slot
 
+    @property
+    def make_request(self) -> Callable[..., Any] | None:
+        """Worker: makes the requests of an accept loop, where somebody is to be told of each; None for the loop's own."""
+        return None
+
+    @property
+    def collects_output(self) -> bool:
+        """Either: what workers write to standard output and standard error goes to the log through the manager."""
+        return False
+
     def share_slot(self) -> None:
         """Worker, before its threads: more than one request at a time will be written there."""
         if self._worker.slot is not None:
@@ -451,6 +461,9 @@ class ProcManager:
             self._signals.renew()
             self._signals.restore("QUIT", "TTIN", "TTOU", "USR2", "CHLD")
             self._signals.install(signals.WORKER_SIGNALS, self._on_worker_signal)
+            reopening = [part.reopen_in_worker for part in half.attending if part.reopens_in_worker]
+            if reopening:
+                self._signals.act("USR1", reopening)
             atexit.register(signals.ignore_late)  # a TERM repeated while Python shuts down would kill, status 143
         fastexit.prepare()
         atexit.register(self._say_why)
@@ -537,8 +550,8 @@ class ProcManager:
             self._half.renewal.ask()
 
     def _on_reopen(self, name: str) -> None:
-        for part in self._half.attending if self._half is not None else ():
-            part.reopen()
+        if self._half is not None:
+            self._half.reopen()
 
     def _on_more(self, name: str) -> None:
         self.n_processes += 1

@@ -12,7 +12,7 @@ import os
 import signal
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..basics import checks
 from ..basics.printable import printable
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from ..manager.half import ManagerHalf
     from ..manager.parts import PoolPart
     from ..manager.workers import Workers
+    from .accesslog import AccessLog
 
 
 class _Names(NamedTuple):
@@ -97,6 +98,9 @@ class PoolManager(ProcManager):
         the PID file's with `.control` for `.pid`, and none without a PID file. status_listen: address on which it answers web servers
         by FastCGI: /status (?json, ?full), /metrics, /ping; None for none.
 
+    access_log: file with a line for each request; "-" for the standard error of each worker; None for none. access_format: what it says, in the
+        codes of php-fpm's access.format, or "json"; None for a default.
+
     start_children, max_children, requests: POE's names of start_servers, n_processes and max_requests. With the first the pool is
         dynamic, with the second alone there is a worker for each request, unless `pool` says otherwise; `requests` of 0 is no limit.
 
@@ -127,6 +131,8 @@ class PoolManager(ProcManager):
         log_format: str | None = None,
         control: str | os.PathLike[str] | None = None,
         status_listen: str | None = None,
+        access_log: str | os.PathLike[str] | None = None,
+        access_format: str | None = None,
         start_children: int = 0,
         max_children: int = 0,
         requests: int = 0,
@@ -166,6 +172,9 @@ class PoolManager(ProcManager):
         self.collector = Collector(log_format, self.pool_name) if log_format is not None else None
         self.control = checks.path("control", control)
         self.status_listen = checks.text("status_listen", status_listen or "")
+        self.access_format = access_format
+        self._access = _access_log(self, access_log, access_format)
+        self.access_log = self._access.target if self._access is not None else None
         self.census = Census(self)
         self._foreign = Foreign()
         self.sizer = Sizer(self)
@@ -260,9 +269,19 @@ class PoolManager(ProcManager):
 
         return table.render(self.census.take())
 
+    @property
+    def collects_output(self) -> bool:
+        return self.collector is not None
+
+    @property
+    def make_request(self) -> Callable[..., Any] | None:
+        return self._access.request if self._access is not None else None
+
     def manage(self) -> bool:
         if self.collector is not None:
             self.collector.install()
+        if not self.n_processes and self._access is not None:
+            self._access.open()
         if self.n_processes and not self._attending:
             self._attending = True
             for part in self._own_parts():
@@ -277,6 +296,8 @@ class PoolManager(ProcManager):
         yield self._foreign
         if self.slow_after or self.request_timeout:
             yield self.deadlines
+        if self._access is not None:
+            yield self._access
         if self.babysit:
             yield Babysitter(self)
         if path := self.control_path:
@@ -305,3 +326,18 @@ class PoolManager(ProcManager):
             if self.request_timeout:
                 timeouts.listen(self._is_late, self.request_timed_out)
         super()._boot(parts, traced)
+
+
+def _access_log(manager: PoolManager, target: object, format: str | None) -> AccessLog | None:
+    """What `access_log` means. Raises ConfigError."""
+    if format is not None:
+        from .accessformat import compile_format
+
+        compile_format(checks.text("access_format", format))
+    path = checks.path("access_log", target)
+    if path is None:
+        return None
+    from .accesslog import STANDARD_ERROR, AccessLog  # not above: it speaks FastCGI
+
+    name = os.fsdecode(path)
+    return AccessLog(manager, name if name == STANDARD_ERROR else os.path.abspath(name), format)
