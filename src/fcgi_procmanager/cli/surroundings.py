@@ -176,6 +176,8 @@ class Surroundings(PoolPart):
         self._half = None
         if self._detached is not None:
             self._detached.close()
+        if self._log is not None and not self.reopens_in_worker:
+            self._log.let_go()
 
     def reopen_in_worker(self) -> None:
         self.reopen()

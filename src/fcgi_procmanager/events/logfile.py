@@ -87,9 +87,7 @@ class LogFile(Part):
         os.dup2(ours, 2)
         if ours != self._write:
             os.close(ours)
-        for descriptor in former:
-            if descriptor >= 0:
-                os.close(descriptor)
+        self._close(former)
 
     # -- the logger ---------------------------------------------------------------------------------------------------
 
@@ -150,10 +148,18 @@ class LogFile(Part):
         for number, found in zip((1, 2), self._found):
             os.dup2(found, number)
             os.close(found)
-        for descriptor in (self._read, self._write):
+        self._close((self._read, self._write))
+        self._found, self._read, self._write = (), -1, -1
+
+    def let_go(self) -> None:
+        """In a child, which writes somewhere else."""
+        self._close((*self._found, self._read, self._write))
+        self._found, self._read, self._write = (), -1, -1
+
+    def _close(self, descriptors: Iterable[int]) -> None:
+        for descriptor in descriptors:
             if descriptor >= 0:
                 os.close(descriptor)
-        self._found, self._read, self._write = (), -1, -1
 
 
 def _without_waiting(write: int) -> int:
