@@ -5,7 +5,7 @@ Runs in a worker, in the thread that serves. Must never serve a request itself.
 A new connection (listeners.py) is taken only when none of those held (held.py) is ready; while new ones come in a row, that
 is asked once a millisecond. Told to leave, the worker takes no new connection. What has been accepted and not been served
 yet gets `drain_timeout` to speak and is answered; kept connections are looked at once more, then closed; then `accept`
-returns None.
+returns None. A worker whose manager is gone closes its listeners first.
 """
 
 from __future__ import annotations
@@ -287,6 +287,9 @@ class FastCGI:
                 self._listeners.pass_on()
             if gate.is_owed():
                 self._take_last()
+            if gate.orphaned and self._lane_gate is None:
+                # Nobody will take what comes now, and the next manager cannot have an address at which somebody listens.
+                self._listeners.close()
             self._drain_by = monotonic() + self.drain_timeout
             self._held.hurry(self._drain_by)
         self._held.dismiss_idle()
