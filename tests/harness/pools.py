@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Callable
 
 from harness.fcgi import Reply, fetch
@@ -75,6 +79,19 @@ class Pool:
     def started(self) -> int:
         """How many workers have been forked so far."""
         return len(re.findall(r"server \(pid \d+\) started$", self.script.log(), re.MULTILINE))
+
+
+def status(control: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """What the command says of the pool with this control socket."""
+    command = [sys.executable, "-m", "fcgi_procmanager", "status", "--control", str(control), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def facts(control: Path, *options: str) -> dict[str, Any]:
+    done = status(control, "--json", *options)
+    assert done.stderr == ""
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
 
 
 class Steady:

@@ -56,13 +56,18 @@ def test_connections_that_say_nothing(pool: Pool, clients: Callable[[], list[Cli
     assert len(script.workers()) <= WORKERS
     if kind != "per-request":  # there it has had its time as soon as its worker has served another one
         assert silent[-1].request().ended
+    for client in silent:
+        client.close()
     assert script.stop() == 0
 
 
 @KINDS
 def test_connections_that_say_half_a_request(pool: Pool, clients: Callable[[], list[Client]], kind: str) -> None:
     script = pool.start(f"{WORKERS}, pool={kind!r}", 1)
-    slow = clients()[:2]
+    many = clients()
+    slow = many[:2]
+    for client in many[2:]:
+        client.close()
     for client in slow:
         client.send(begin())
     serves(pool)

@@ -11,12 +11,12 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 import pytest
 
 from harness.fcgi import cgi_params, fetch, request_bytes
-from harness.pools import Pool, Steady
+from harness.pools import Pool, Steady, facts, status
 from harness.process import Script, children, open_fds, patient, process_state, wait_until
 
 Run = Callable[..., Script]
@@ -31,18 +31,6 @@ def pool(run_script: Run, sock_path: str) -> Pool:
 @pytest.fixture
 def control(tmp_path: Path) -> Path:
     return tmp_path / "app.control"
-
-
-def status(control: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, "status", "--control", str(control), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def facts(control: Path, *options: str) -> dict[str, Any]:
-    done = status(control, "--json", *options)
-    assert done.stderr == ""
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def is_at_rest(pid: int) -> bool:

@@ -104,7 +104,7 @@ def judged(level: str, line: str, **given: Any) -> Any:
         ),
         judged(
             DOWN,
-            "down: nobody can serve, no worker is there, 2 connections wait: the log says why no worker starts",
+            "down: nobody can serve, no worker is there, 2 connections wait (limit 1,024): the log says why no worker starts",
             workers=(),
             kind="ondemand",
             queue=2,
@@ -112,7 +112,7 @@ def judged(level: str, line: str, **given: Any) -> Any:
         ),
         judged(
             DOWN,
-            "down: nobody can serve, 1 starting, 1 connection waits",
+            "down: nobody can serve, 1 starting, 1 connection waits (limit 1,024)",
             workers=workers(starting=1),
             kind="per-request",
             queue=1,
