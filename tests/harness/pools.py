@@ -36,6 +36,9 @@ def app(environ, start_response):
         os._exit(3)
     if path == "grow":
         kept.append(bytearray(int(argument) << 20))
+    if path == "compute":
+        while not os.path.exists(argument):
+            pass
     if path == "spin":
         until = time.monotonic() + float(argument)
         while time.monotonic() < until:
@@ -100,6 +103,7 @@ class Steady:
     def __init__(self, pool: Pool, clients: int, path: str = "/") -> None:
         self._pool, self._path = pool, path
         self._over = threading.Event()
+        self._lock = threading.Lock()
         self.failures: list[str] = []
         self.pids: set[int] = set()
         self.done = 0
@@ -128,4 +132,5 @@ class Steady:
             except Exception as error:
                 self.failures.append(repr(error))
                 return
-            self.done += 1
+            with self._lock:
+                self.done += 1
