@@ -98,6 +98,8 @@ def test_json_has_the_keys_of_php_fpm(pool: Pool, control: Path, tmp_path: Path)
     assert [(one["request method"], one["request uri"]) for one in busy] == [("GET", f"/wait/{gate}")]
     assert sum(one["requests"] for one in found["processes"]) == 6
     assert all(one["last request memory"] > 1 << 20 for one in found["processes"])
+    if os.path.exists("/proc/self/smaps_rollup"):
+        assert all(0 < one["memory pss"] <= one["last request memory"] for one in found["processes"])
     assert abs(found["start time"] - time.time()) < 60
     gate.touch()
     asked[0].result()
