@@ -287,11 +287,11 @@ class FastCGI:
                 self._listeners.pass_on()
             if gate.is_owed():
                 self._take_last()
-            if gate.orphaned and self._lane_gate is None:
-                # Nobody will take what comes now, and the next manager cannot have an address at which somebody listens.
-                self._listeners.close()
             self._drain_by = monotonic() + self.drain_timeout
             self._held.hurry(self._drain_by)
+        if self._lane_gate is None and self._gate().orphaned:
+            # Nobody will take what comes now, and the next manager cannot have an address at which somebody listens.
+            self._listeners.close()
         self._held.dismiss_idle()
         return self._held.expects_something
 
