@@ -7,11 +7,12 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable
 
-from harness.fcgi import Reply, fetch
+from harness.fcgi import Client, Reply, fetch, request_bytes
 from harness.process import Script, wait_until
 
 SITE = """
@@ -32,6 +33,9 @@ def app(environ, start_response):
             time.sleep(0.005)
     if path == "kill":
         os.kill(os.getpid(), getattr(signal, "SIG" + argument))
+    if path == "last":
+        start_response("200 OK", [("Content-Type", "text/plain")])(b"these are its last words")
+        os.kill(os.getpid(), signal.SIGKILL)
     if path == "exit":
         os._exit(3)
     if path == "grow":
@@ -95,6 +99,27 @@ def facts(control: Path, *options: str) -> dict[str, Any]:
     assert done.stderr == ""
     found: dict[str, Any] = json.loads(done.stdout)
     return found
+
+
+LATE = 0.001  # seconds between a connect and its request after which a worker may turn to others
+
+
+def ask_beside_deadly(address: str, path: str = "/") -> Reply:
+    """Where requests kill their workers: a client that is preempted between its connect and its request is held by a worker that may die
+    of somebody else's. Then it asks once more, as web servers do. What is lost of one that was not late is not ended."""
+    while True:
+        began, reply = time.monotonic(), Reply()
+        late = True
+        with Client(address, 30) as client:
+            try:
+                client.send(request_bytes(path=path))
+                late = time.monotonic() - began > LATE
+                while not reply.ended and (record := client.read_record()) is not None:
+                    reply.add(record)
+            except (ConnectionError, EOFError):
+                pass
+        if reply.ended or reply.stdout or not late:
+            return reply
 
 
 class Steady:

@@ -17,7 +17,7 @@ import pytest
 from fcgi_procmanager.status import wire
 from fcgi_procmanager.status.snapshot import PoolStatus
 from harness.fcgi import fetch
-from harness.pools import Pool, facts
+from harness.pools import Pool, ask_beside_deadly, facts
 from harness.process import Script, wait_until
 
 Run = Callable[..., Script]
@@ -78,12 +78,9 @@ def test_each_request_is_counted_once_with_kills_in_between(pool: Pool, control:
     def client(which: int) -> None:
         for number in range(REQUESTS // CLIENTS):
             deadly = number % DEADLY == DEADLY - 1
-            try:
-                if pool.ask("/kill/KILL" if deadly else "/").ended is deadly:
-                    failures.append(number)
-            except OSError as error:
-                if not deadly:
-                    failures.append(error)
+            reply = ask_beside_deadly(pool.address, "/last" if deadly else "/")
+            if reply.ended is deadly or not reply.stdout:
+                failures.append(reply)
             killed[which] += deadly
             ended[which] += not deadly
 
@@ -96,7 +93,7 @@ def test_each_request_is_counted_once_with_kills_in_between(pool: Pool, control:
     wait_until(lambda: facts(control)["worker deaths"] == sum(killed), 20, "the last death")
     wait_until(lambda: facts(control)["accepted conn"] == REQUESTS, 20, lambda: f"all to be counted: {facts(control)}")
     found = facts(control)
-    assert found["deadly requests"] == [{"request method": "GET", "request uri": "/kill/KILL", "deaths": sum(killed)}]
+    assert found["deadly requests"] == [{"request method": "GET", "request uri": "/last", "deaths": sum(killed)}]
     assert sum(ended) + sum(killed) == found["accepted conn"]
     assert script.stop() == 0
 

@@ -8,7 +8,7 @@ from typing import Callable
 
 import pytest
 
-from harness.pools import Pool
+from harness.pools import Pool, ask_beside_deadly
 from harness.process import Script, patient
 
 RATE = 20  # deadly requests a second
@@ -27,11 +27,9 @@ class Healthy:
     def run(self) -> None:
         while not self._over.is_set():
             began = time.monotonic()
-            try:
-                if not self._pool.ask().ended:
-                    self.failures.append("cut")
-            except OSError as error:
-                self.failures.append(repr(error))
+            reply = ask_beside_deadly(self._pool.address)
+            if not reply.ended:
+                self.failures.append(repr(reply))
             self.longest = max(self.longest, time.monotonic() - began)
             self.done += 1
             self._over.wait(0.005)
