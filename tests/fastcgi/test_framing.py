@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fcgi_procmanager.fastcgi.framing import Framing, bodiless, content_length
 
-# A loaded machine is no failure.
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
-
-@PATIENT
 @given(st.integers(0, 40), st.lists(st.binary(max_size=9), max_size=9))
 def test_no_more_than_is_declared_whatever_the_pieces(declared: int, pieces: list[bytes]) -> None:
     whole = b"".join(pieces)
@@ -25,7 +21,6 @@ def test_no_more_than_is_declared_whatever_the_pieces(declared: int, pieces: lis
         assert bool(framing.complaint) == (len(whole) != declared)
 
 
-@PATIENT
 @given(st.lists(st.binary(max_size=9)))
 def test_what_is_not_declared_is_not_limited(pieces: list[bytes]) -> None:
     framing = Framing(False, None)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fcgi_procmanager.pool.worn import Worn, lifetime, shortened
 
-PATIENT = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a loaded machine
 
-
-@PATIENT
 @given(limit=st.integers(1, 10**9))
 def test_a_shortened_number_is_near_the_limit_and_never_above_it(limit: int) -> None:
     assert max(1, int(0.9 * limit)) <= shortened(limit) <= limit
 
 
-@PATIENT
 @given(seconds=st.floats(0.001, 1e9))
 def test_a_shortened_time_is_near_the_limit_and_never_above_it(seconds: float) -> None:
     assert 0.899 * seconds <= lifetime(seconds) <= seconds
@@ -27,7 +23,6 @@ def test_those_who_were_forked_together_are_not_worn_together() -> None:
     assert len({lifetime(3600) for _ in range(20)}) > 5
 
 
-@PATIENT
 @given(limit=st.integers(1, 500))
 def test_the_replacement_is_asked_for_before_the_end_and_once(limit: int) -> None:
     worn = Worn(requests=limit)
