@@ -14,6 +14,7 @@ from typing import Any, Callable
 
 import hypothesis
 import pytest
+from hypothesis import HealthCheck, settings
 
 from harness.process import Script, Source, children, open_fds, process_state
 
@@ -27,6 +28,10 @@ hypothesis.settings.register_profile("patient", deadline=None, suppress_health_c
 hypothesis.settings.load_profile("patient")
 
 _STOPPING = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)
+
+# The machine may be busy with other tests: how long an example takes says nothing.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 _failed = pytest.StashKey[bool]()
 

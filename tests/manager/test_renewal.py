@@ -433,7 +433,7 @@ def is_leader(pid: int) -> bool:
 
 
 def whole(pool: Pool, release: str) -> bool:
-    """Two workers and nobody else, of the new code; or the reload has failed."""
+    """Two workers and nobody else, each of them of the new code; or the reload has failed."""
     failed, before = "failed" in cmdline(pool.script.pid), children(pool.script.pid)
-    new = failed or {pool.ask()[0] for _ in range(4)} == {release}
+    new = failed or {pool.ask() for _ in range(20)} == {(release, pid) for pid in before}
     return new and len(before) == 2 and children(pool.script.pid) == before
