@@ -12,7 +12,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Callable
 
-import hypothesis
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -22,10 +21,6 @@ HAS_PROC = os.path.isdir("/proc/self/fd")
 
 # Opened at first use by the interpreter or the C library and then kept for good.
 KEPT_OPEN = ("/dev/urandom", "/dev/random")
-
-# A loaded machine is no failure.
-hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("patient")
 
 _STOPPING = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)
 
