@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 import threading
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, Callable
 
-from harness.fcgi import Reply, fetch
+from harness.fcgi import Client, Reply, fetch, request_bytes
 from harness.process import Script, wait_until
 
 SITE = """
@@ -28,10 +33,16 @@ def app(environ, start_response):
             time.sleep(0.005)
     if path == "kill":
         os.kill(os.getpid(), getattr(signal, "SIG" + argument))
+    if path == "last":
+        start_response("200 OK", [("Content-Type", "text/plain")])(b"these are its last words")
+        os.kill(os.getpid(), signal.SIGKILL)
     if path == "exit":
         os._exit(3)
     if path == "grow":
         kept.append(bytearray(int(argument) << 20))
+    if path == "compute":
+        while not os.path.exists(argument):
+            pass
     if path == "spin":
         until = time.monotonic() + float(argument)
         while time.monotonic() < until:
@@ -78,12 +89,47 @@ class Pool:
         return len(re.findall(r"server \(pid \d+\) started$", self.script.log(), re.MULTILINE))
 
 
+def status(control: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """What the command says of the pool with this control socket."""
+    command = [sys.executable, "-m", "fcgi_procmanager", "status", "--control", str(control), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def facts(control: Path, *options: str) -> dict[str, Any]:
+    done = status(control, "--json", *options)
+    assert done.stderr == ""
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+LATE = 0.001  # seconds between a connect and its request after which a worker may turn to others
+
+
+def ask_beside_deadly(address: str, path: str = "/") -> Reply:
+    """Where requests kill their workers: a client that is preempted between its connect and its request is held by a worker that may die
+    of somebody else's. Then it asks once more, as web servers do. What is lost of one that was not late is not ended."""
+    while True:
+        began, reply = time.monotonic(), Reply()
+        late = True
+        with Client(address, 30) as client:
+            try:
+                client.send(request_bytes(path=path))
+                late = time.monotonic() - began > LATE
+                while not reply.ended and (record := client.read_record()) is not None:
+                    reply.add(record)
+            except (ConnectionError, EOFError):
+                pass
+        if reply.ended or reply.stdout or not late:
+            return reply
+
+
 class Steady:
     """Requests without a pause from `clients` threads until it is left; what went wrong is in `failures`."""
 
     def __init__(self, pool: Pool, clients: int, path: str = "/") -> None:
         self._pool, self._path = pool, path
         self._over = threading.Event()
+        self._lock = threading.Lock()
         self.failures: list[str] = []
         self.pids: set[int] = set()
         self.done = 0
@@ -112,4 +158,5 @@ class Steady:
             except Exception as error:
                 self.failures.append(repr(error))
                 return
-            self.done += 1
+            with self._lock:
+                self.done += 1

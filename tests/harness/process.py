@@ -211,14 +211,12 @@ class Script:
 
     def wait_workers(self, count: int, timeout: float = 20) -> list[int]:
         """The living children once there are exactly so many."""
-        return (
-            wait_until(
-                lambda: found if len(found := self.workers()) == count else None,
-                timeout,
-                lambda: f"{count} workers, not {self.workers()}\n{self._story()}",
-            )
-            or []
-        )
+        (found,) = wait_until(
+            lambda: (found,) if len(found := self.workers()) == count else None,
+            timeout,
+            lambda: f"{count} workers, not {self.workers()}\n{self._story()}",
+        ) or ([],)
+        return found
 
     def tree(self) -> list[int]:
         """All living processes of the script's tree, wherever they are now: who holds the tree pipe (Linux only)."""

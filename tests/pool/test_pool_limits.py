@@ -101,7 +101,7 @@ def test_a_request_that_takes_too_long_gets_504_and_its_worker_goes_on(pool: Poo
 
 
 def test_requests_that_end_in_time_are_left_alone(pool: Pool) -> None:
-    script = pool.start("2, request_timeout=3", 2)
+    script = pool.start("2, request_timeout=20", 2)
     with Steady(pool, 2, "/sleep/0.3") as load:
         load.wait(15)
     assert load.failures == []
@@ -124,8 +124,8 @@ def test_one_that_cannot_be_told_is_killed_and_named(pool: Pool) -> None:
     more = "class Deaf(PoolManager):\n    def request_timed_out(self):\n        pass\n"
     script = pool.start("2, request_timeout=0.2, request_grace=0.3", 2, more, "Deaf")
     assert dies(pool, "/sleep/20?secret=1")
-    script.wait_log(r"is killed: GET /sleep/20\?secret=1 takes 0\.\d s \(request_timeout\)")
-    script.wait_log(r"died in GET /sleep/20\?secret=1 \(its request 1, after 0\.\d s\)")
+    script.wait_log(r"is killed: GET /sleep/20\?secret=1 takes \d+\.\d s \(request_timeout\)")
+    script.wait_log(r"died in GET /sleep/20\?secret=1 \(its request 1, after \d+\.\d s\)")
     script.wait_workers(2)
     assert pool.ask().status == 200
     assert script.stop() == 0
@@ -144,9 +144,9 @@ def test_the_hook_may_do_something_first(pool: Pool) -> None:
 
 def test_a_request_that_says_that_it_takes_long_may(pool: Pool) -> None:
     more = (
-        "def app(environ, start_response):\n    manager.update_status('long')\n    time.sleep(0.8)\n"
+        "def app(environ, start_response):\n    manager.update_status('long')\n    time.sleep(3)\n"
         "    start_response('200 OK', [])\n    return [b'1']\n"
-        "manager = PoolManager(1, request_timeout=0.2, slow_after=0.1)\n"
+        "manager = PoolManager(1, request_timeout=2, slow_after=1)\n"
         "WSGIServer(app, manager=manager, bindAddress=sys.argv[1]).run()\n"
     )
     script = pool.start("1", 1, more)
@@ -160,32 +160,32 @@ def test_a_request_that_says_that_it_takes_long_may(pool: Pool) -> None:
 
 def test_a_slow_request_is_reported_once_with_its_stack(pool: Pool) -> None:
     script = pool.start("1, slow_after=0.2", 1)
-    assert pool.ask("/sleep/1.2?a=b").status == 200
+    assert pool.ask("/sleep/2.5?a=b").status == 200
     script.wait_log(
-        r"slow request: GET /sleep/1\.2\?a=b for 0\.\d s in server \(pid \d+\), its request 1\n.*\n.*in app$"
+        r"slow request: GET /sleep/2\.5\?a=b for \d\.\d s in server \(pid \d+\), its request 1\n.*\n.*in app$"
     )
     assert script.log().count("slow request") == 1
-    assert pool.ask("/sleep/0.7").status == 200
-    script.wait_log("slow request: GET /sleep/0.7 ")
+    assert pool.ask("/sleep/2").status == 200
+    script.wait_log("slow request: GET /sleep/2 ")
     assert script.stop() == 0
 
 
 def test_a_stack_comes_while_c_code_holds_the_interpreter(pool: Pool) -> None:
     more = (
-        "import ctypes\ndef app(environ, start_response):\n    ctypes.PyDLL(None).usleep(900000)\n"
+        "import ctypes\ndef app(environ, start_response):\n    ctypes.PyDLL(None).usleep(3000000)\n"
         "    start_response('200 OK', [])\n    return [b'1']\n"
     )
     script = pool.start("1, slow_after=0.2", 1, more)
     assert pool.ask("/held").status == 200
-    (found,) = script.wait_log(r"slow request: GET /held for 0\.(\d) s.*\n.*\n.*in app$")
-    assert int(found[1]) < 8, "while it was held"
+    (found,) = script.wait_log(r"slow request: GET /held for (\d\.\d) s.*\n.*\n.*in app$")
+    assert float(found[1]) < 3, "while it was held"
     assert script.stop() == 0
 
 
 def test_slow_requests_may_have_a_file_of_their_own(pool: Pool, tmp_path: Path) -> None:
     log = tmp_path / "slow.log"
     script = pool.start(f"1, slow_after=0.1, slow_log={str(log)!r}", 1)
-    assert pool.ask("/sleep/0.5").status == 200
+    assert pool.ask("/sleep/2").status == 200
     wait_until(lambda: log.exists() and "in app" in log.read_text(), 10, "the record")
     assert log.stat().st_mode & 0o777 == 0o640
     assert "slow request" not in script.log()
@@ -195,7 +195,7 @@ def test_slow_requests_may_have_a_file_of_their_own(pool: Pool, tmp_path: Path) 
 def test_a_file_that_is_a_link_is_not_followed(pool: Pool, tmp_path: Path) -> None:
     (tmp_path / "slow.log").symlink_to(tmp_path / "target")
     script = pool.start(f"1, slow_after=0.1, slow_log={str(tmp_path / 'slow.log')!r}", 1)
-    assert pool.ask("/sleep/0.5").status == 200
+    assert pool.ask("/sleep/2").status == 200
     script.wait_log("slow_log .*slow.log: ")
     script.wait_log("slow request")
     assert not (tmp_path / "target").exists()
@@ -229,10 +229,10 @@ def test_one_that_hangs_while_it_starts_is_replaced(pool: Pool, tmp_path: Path) 
         "class Hanging(PoolManager):\n    def server_init(self):\n        super().server_init()\n"
         f"        while os.path.exists({str(tmp_path / 'hang')!r}):\n            time.sleep(0.01)\n"
     )
-    script = pool.start("2, babysit=0.1, boot_timeout=0.5", 2, more, "Hanging")
+    script = pool.start("2, babysit=0.1, boot_timeout=3", 2, more, "Hanging")
     (tmp_path / "hang").touch()
     script.signal(signal.SIGKILL, script.workers()[0])
-    script.wait_log(r"was not ready in 0.5 s \(boot_timeout\): killing it")
+    script.wait_log(r"was not ready in 3 s \(boot_timeout\): killing it")
     (tmp_path / "hang").unlink()
     script.wait_ready(3)
     script.wait_workers(2)

@@ -34,7 +34,7 @@ def test_a_child_of_the_application_ends_with_the_pool_and_without_a_word(pool: 
     wait_until(lambda: not alive(short), 20, "the end of the short one")
     assert alive(lasting)
     assert script.stop() == 0
-    assert not alive(lasting)
+    wait_until(lambda: not alive(lasting), 20, "the end of the lasting one")
     assert str(lasting) not in script.log()
     assert str(short) not in script.log()
 

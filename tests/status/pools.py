@@ -99,6 +99,7 @@ def pool(**more: Any) -> PoolStatus:
         "timeouts": 2,
         "deaths": 4,
         "failed_starts": 1,
+        "failing_starts": 0,
         "respawns": 40,
         "retired": {"max_requests": 30, "max_memory": 5},
         "reloads": 2,

@@ -5,7 +5,7 @@ Runs in a worker, in the thread that serves. Must never serve a request itself.
 A new connection (listeners.py) is taken only when none of those held (held.py) is ready; while new ones come in a row, that
 is asked once a millisecond. Told to leave, the worker takes no new connection. What has been accepted and not been served
 yet gets `drain_timeout` to speak and is answered; kept connections are looked at once more, then closed; then `accept`
-returns None.
+returns None. A worker whose manager is gone closes its listeners first.
 """
 
 from __future__ import annotations
@@ -295,6 +295,9 @@ class FastCGI:
                 self._take_last()
             self._drain_by = monotonic() + self.drain_timeout
             self._held.hurry(self._drain_by)
+        if self._lane_gate is None and self._gate().orphaned:
+            # Nobody will take what comes now, and the next manager cannot have an address at which somebody listens.
+            self._listeners.close()
         self._held.dismiss_idle()
         return self._held.expects_something
 

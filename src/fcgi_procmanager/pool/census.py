@@ -90,6 +90,7 @@ class Census(PoolPart):
             timeouts=manager.deadlines.timeouts,
             deaths=workers.deaths.count,
             failed_starts=workers.failed_starts,
+            failing_starts=workers.respawn.failures,
             respawns=workers.died,
             retired=dict(workers.retired),
             reloads=workers.generation,

@@ -97,8 +97,8 @@ class PoolStatus:
 
     kind: one of KINDS. phase: one of PHASES. accepted: requests begun. queue: connections that wait, None where the system does not
     say; not queue_is_exact: at least so many. max_active: most at work at once. max_children_reached: how often more workers were
-    wanted than `n_processes`. deaths: workers killed in a request. respawns: workers that were replaced. retired: workers that were
-    asked to leave, by reason. reload_failure: why the last reload failed. limits: all that is configured.
+    wanted than `n_processes`. deaths: workers killed in a request. failing_starts: so many in a row have failed, and none
+    has served since. respawns: workers that were replaced. retired: workers that were asked to leave, by reason. reload_failure: why the last reload failed. limits: all that is configured.
     """
 
     name: str = ""
@@ -120,6 +120,7 @@ class PoolStatus:
     timeouts: int = 0
     deaths: int = 0
     failed_starts: int = 0
+    failing_starts: int = 0
     respawns: int = 0
     retired: Mapping[str, int] = field(default_factory=dict)
     reloads: int = 0

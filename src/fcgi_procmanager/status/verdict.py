@@ -73,9 +73,11 @@ def _unserved(pool: PoolStatus) -> Verdict:
     starting = pool.count(STARTING)
     if pool.phase == BEGINNING:
         return Verdict(DOWN, BEGINNING, f"{plural(starting, 'worker')} started, none is ready yet")
-    if pool.kind in RESTING and not pool.total and not pool.reload_failure:
+    # With nobody who waits, nobody is started, and a balancer that has taken the pool out would never see that it is well again.
+    fails = pool.failing_starts > 1 and pool.queue
+    if pool.kind in RESTING and not pool.total and not pool.reload_failure and not fails:
         return Verdict(OK, OK, "no worker at rest, the next request starts one")
-    if pool.kind in RESTING and starting:
+    if pool.kind in RESTING and starting and not fails:
         return Verdict(OK, OK, _listed(f"{plural(starting, 'worker')} starting", _waiting(pool)))
     advice = "" if starting else ": the log says why no worker starts"
     reason = _listed("nobody can serve", _others(pool), _waiting(pool))
