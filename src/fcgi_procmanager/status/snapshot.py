@@ -97,8 +97,9 @@ class PoolStatus:
 
     kind: one of KINDS. phase: one of PHASES. accepted: requests begun. queue: connections that wait, None where the system does not
     say; not queue_is_exact: at least so many. max_active: most at work at once. max_children_reached: how often more workers were
-    wanted than `n_processes`. deaths: workers killed in a request. failing_starts: so many in a row have failed, and none
-    has served since. respawns: workers that were replaced. retired: workers that were asked to leave, by reason. reload_failure: why the last reload failed. limits: all that is configured.
+    wanted than `n_processes`. deaths: workers killed in a request. failing_starts: so many in a row have failed, and none has served
+    since. respawns: workers that were replaced. retired: workers that were asked to leave, by reason. reload_failure: why the last
+    reload failed. limits: all that is configured.
     """
 
     name: str = ""
