@@ -8,9 +8,19 @@ TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than `
 if TYPE_CHECKING:
     from .daemon.daemon import Daemon
     from .daemon.supervisor import Supervisor
-    from .errors import BootError, ConfigError, ControlError, ListenError, PidFileError, ProcManagerError, ProtocolError
+    from .errors import (
+        BootError,
+        ConfigError,
+        ControlError,
+        ListenError,
+        PidFileError,
+        ProcManagerError,
+        ProtocolError,
+        RequestTimeout,
+    )
     from .fastcgi import FastCGI, WSGIServer, adopt
     from .manager.procmanager import ProcManager
+    from .pool.poolmanager import PoolManager
 
 __version__ = "0.1.0"
 
@@ -22,9 +32,11 @@ __all__ = [
     "FastCGI",
     "ListenError",
     "PidFileError",
+    "PoolManager",
     "ProcManager",
     "ProcManagerError",
     "ProtocolError",
+    "RequestTimeout",
     "Supervisor",
     "WSGIServer",
     "adopt",
@@ -38,6 +50,8 @@ def __getattr__(name: str) -> object:
         from . import fastcgi as module
     elif name == "ProcManager":
         from .manager import procmanager as module  # type: ignore[no-redef]
+    elif name == "PoolManager":
+        from .pool import poolmanager as module  # type: ignore[no-redef]
     elif name == "Daemon":
         from .daemon import daemon as module  # type: ignore[no-redef]
     elif name == "Supervisor":

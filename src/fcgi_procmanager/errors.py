@@ -30,5 +30,10 @@ class ControlError(ProcManagerError):
     """The operator's move: nothing is running that could be told, or it has not done what it was told."""
 
 
+class RequestTimeout(BaseException):
+    """Raised in the code of the application when the time of its request is up (`PoolManager.request_timeout`). No Exception: code
+    that goes on after any of these would go on after this one."""
+
+
 class ProtocolError(ProcManagerError):
-    """The peer's move: bytes that are not FastCGI, or more of them than the limits allow."""
+    """The peer's move: bytes that are not FastCGI, or more of them than the limits allow; a status that is none."""

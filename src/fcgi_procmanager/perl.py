@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 from .basics import checks, exits, log
-from .basics.states import Role
+from .basics.states import PLAIN, Role
+from .children.sizing import DYNAMIC, Sizing
 from .errors import ConfigError, PidFileError
 from .limits import MB, Limits, environment_number, measure
 from .manager.procmanager import ProcManager as Core
+from .pool.poolmanager import PoolManager
 from .system.pidfile import PidFile, UnusablePidFile
 from .system.proctitle import set_title
 
@@ -326,6 +329,49 @@ class MaxSize(ProcManager, Limits):
 
     def size_message(self, limit: str, value: int, size: int) -> str:
         return f"safe exit after {limit} ({value} MB): {-(-size // MB)} MB"
+
+
+class Dynamic(ProcManager, PoolManager):
+    """FCGI::ProcManager::Dynamic: between `min_nproc` (by default `n_processes`) and `max_nproc` (8) workers, as many as are busy;
+    those that have been idle for `delta_time` seconds (5) leave, never in a request. `delta_nproc` is taken and without effect: as many
+    are started as connections wait. `max_requests`: none by default. In a loop, `pm_loop()` says whether there is to be another
+    request."""
+
+    PARAMETERS = {
+        **ProcManager.PARAMETERS,
+        "min_nproc": checks.count,
+        "max_nproc": checks.count,
+        "delta_nproc": checks.count,
+        "delta_time": checks.seconds,
+        "max_requests": checks.count,
+    }
+    min_nproc: int
+    max_nproc: int
+    delta_time: float
+    DEFAULTS = {"min_nproc": 0, "max_nproc": 8, "delta_nproc": 5, "delta_time": 5}
+
+    def pm_manage(self, /, **parameters: Any) -> bool:
+        for key, value in parameters.items():
+            self.pm_parameter(key, value)
+        if self.n_processes:
+            self._size()
+        return super().pm_manage()
+
+    def _size(self) -> None:
+        least = self.min_nproc or self.n_processes
+        self.n_processes = max(least, self.max_nproc)
+        self.sizing = Sizing(DYNAMIC, self.n_processes, least, 1, least, self.delta_time)
+        self.reload = PLAIN
+
+    def pm_loop(self) -> bool:
+        """Worker: whether it is to accept another request."""
+        return not self.leaving
+
+    def pm_notify(self, message: object = "") -> None:
+        """One log line, with the date before it."""
+        if self._half is None or not self._half.keeps_back(log.text(message)):
+            words = f"{self.log_name}: {self.role} (pid {os.getpid()}): {log.text(message).rstrip()}"
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} - {words}")
 
 
 # -- the functions, which act on one manager for the whole process ----------------------------------------------------

@@ -30,6 +30,16 @@ def application(environ, start_response):
     return [b"version %d of " + str(os.getpid()).encode()]
 """
 
+FROZEN = """
+import gc
+
+kept = [[] for _ in range(100_000)]
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [f"{gc.get_freeze_count()} {gc.isenabled()}".encode()]
+"""
+
 # Says that a request is in hand, then waits until the test opens the other end of the gate.
 HELD = """
 import os
@@ -263,6 +273,16 @@ def test_a_preloaded_application_is_loaded_once_in_the_manager(serve: Command, a
     assert fcgi.fetch(sock_path).status == 200
     assert script.stop() == 0
     assert script.output() == ""
+
+
+def test_what_is_preloaded_is_frozen_and_so_stays_shared(serve: Command, app: Path, sock_path: str) -> None:
+    """A collection in a worker would write to every object, and copy its page."""
+    (app / "frozen.py").write_text(FROZEN)
+    script = serve("frozen", "--preload")
+    frozen, collects = fcgi.fetch(sock_path).text.split()
+    assert int(frozen) > 100_000
+    assert collects == "True"
+    assert script.stop() == 0
 
 
 # reload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pwd
 import signal
@@ -245,6 +246,29 @@ def test_usr1_opens_the_log_anew_in_the_manager_and_in_the_workers(place: Place)
     assert script.log() == ""
 
 
+def test_usr1_opens_a_log_anew_that_workers_write_through_the_manager(place: Place) -> None:
+    """They have no such file open, and need no signal."""
+    script = place.serve("--log-file", "log", "--log-format", "json", "--access-log", "-")
+    place.wait_log('"initialized"', 3)
+    place.ask("/before")
+    place.wait_log("asked for /before")
+    os.rename(place.log_file, place.folder / "old")
+    script.signal(signal.SIGUSR1)
+    wait_until(lambda: open_fds(script.pid).get(2) == str(place.log_file), 20, "the new log")
+    for number in range(8):
+        place.ask(f"/after{number}")
+    place.wait_log("asked for /after", 8)
+    assert all(f"{place.folder}/" not in " ".join(open_fds(pid).values()) for pid in children(script.pid))
+    assert script.stop() == 0
+    records = [json.loads(line) for line in place.log().splitlines()]
+    assert sum("asked for /after" in one["message"] for one in records) == 8
+    lines = [one for one in records if "/after" in one["message"] and "asked" not in one["message"]]
+    assert len(lines) == 8  # of the log of requests
+    assert {(one["stream"], one["level"]) for one in lines} == {("stderr", "INFO")}
+    assert not any("<6>" in one["message"] for one in records)
+    assert script.log() == ""
+
+
 def test_usr1_at_any_moment_ends_nobody(place: Place) -> None:
     """Not a worker that has just been forked either."""
     script = place.serve("--log-file", "log")
@@ -332,7 +356,7 @@ def test_a_port_that_only_root_may_bind_and_a_browser(place: Place) -> None:
     place.for_nobody()
     search = {"PATH": os.pathsep.join((os.path.dirname(require("caddy")), os.environ.get("PATH", os.defpath)))}
     script = place.serve("--user", "nobody", "--web", "127.0.0.1:0", env=search)
-    (found,) = script.wait_log(r"serving (http://\S+)$")
+    (found,) = script.wait_log(r"serving (http://[^\s;]+)")
     url = found[1]
     with urllib.request.urlopen(url, timeout=20) as reply:
         assert reply.read() == f"{NOBODY.pw_uid} {NOBODY.pw_uid} nobody".encode()

@@ -191,7 +191,7 @@ class Script:
     def wait_ready(self, count: int = 1, timeout: float = 20) -> None:
         """Wait until so many workers have said in the log that they are initialized, and have then told their manager: they do
         that before they wait for a request."""
-        for line in self.wait_log(r"server \(pid (\d+)\): initialized$", count, timeout):
+        for line in self.wait_log(r"server\b.*?\bpid\W+(\d+)\b.*\binitialized\W*$", count, timeout):
             pid = int(line[1])
             wait_until(lambda pid=pid: process_state(pid) in ("S", "Z", None), timeout, f"{pid} to wait for a request")
 
@@ -211,14 +211,12 @@ class Script:
 
     def wait_workers(self, count: int, timeout: float = 20) -> list[int]:
         """The living children once there are exactly so many."""
-        return (
-            wait_until(
-                lambda: found if len(found := self.workers()) == count else None,
-                timeout,
-                lambda: f"{count} workers, not {self.workers()}\n{self._story()}",
-            )
-            or []
-        )
+        (found,) = wait_until(
+            lambda: (found,) if len(found := self.workers()) == count else None,
+            timeout,
+            lambda: f"{count} workers, not {self.workers()}\n{self._story()}",
+        ) or ([],)
+        return found
 
     def tree(self) -> list[int]:
         """All living processes of the script's tree, wherever they are now: who holds the tree pipe (Linux only)."""

@@ -99,7 +99,7 @@ def here(text: str, place: Path) -> str:
 
 
 def test_every_fence_is_checked_by_something() -> None:
-    checked = {"python", "sh", "nginx", "mermaid", "perl", "text", *EXCERPTS}
+    checked = {"python", "sh", "nginx", "mermaid", "perl", "text", "toml", *EXCERPTS}
     for one in SNIPPETS:
         where = f"{one.page}:{one.line}"
         if one.excuse is None:
@@ -174,6 +174,15 @@ def test_sh(snippet: Snippet, run_script: Run, place: Path) -> None:
     for line in here(snippet.text, place).replace("\\\n", " ").splitlines():
         session.do(line)
     session.end()
+
+
+@each("toml")
+def test_a_file_of_options_is_in_order(snippet: Snippet, place: Path) -> None:
+    (place / "file.toml").write_text(snippet.text)
+    done = subprocess.run(
+        [*COMMAND, "check", "--config", "file.toml"], cwd=place, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 0, done.stderr
 
 
 class Session:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
 
 from ..errors import ConfigError
@@ -73,6 +74,13 @@ def text(name: str, value: object) -> str:
     if not isinstance(value, str) or "\0" in value:
         raise ConfigError(f"{name} must be a string without NUL, not {value!r}")
     return value
+
+
+def one_of(name: str, value: object, choices: Collection[str]) -> str:
+    if value not in choices:
+        words = [repr(one) for one in choices]
+        raise ConfigError(f"{name} must be {', '.join(words[:-1])} or {words[-1]}, not {value!r}")
+    return str(value)
 
 
 def reload_mode(name: str, value: object) -> str:

@@ -7,17 +7,34 @@ from __future__ import annotations
 
 import select
 import sys
-from typing import Any
+from typing import Any, Callable
 
 _PATIENCE = 100  # milliseconds
 _stalled = False  # the last line found no room
 
 
+_sink: Callable[[str], object] | None = None
+
+
+def send_to(sink: Callable[[str], object] | None) -> None:
+    """From now on each line of this process is for `sink`; None: for standard error, or the application's logger."""
+    global _sink
+    _sink = sink
+
+
 def write(line: str) -> None:
-    logger = _configured_logger()
+    if _sink is not None:
+        _sink(line)
+        return
+    logger = configured_logger()
     if logger is not None:
         logger.info(line)
-        return
+    else:
+        write_plainly(line)
+
+
+def write_plainly(line: str) -> None:
+    """To standard error, whatever the application configured."""
     try:
         if _has_room(sys.stderr):
             sys.stderr.write(line + "\n")
@@ -55,14 +72,14 @@ def flush_standard_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (AttributeError, OSError, ValueError):
-            pass
+        except (AttributeError, OSError, RuntimeError, ValueError):
+            pass  # RuntimeError: a handler has interrupted that very stream
 
 
-def _configured_logger() -> Any:
-    """The package's logger, if the application gave it a handler or a level. Nothing is imported to find out."""
+def configured_logger(name: str = "fcgi_procmanager") -> Any:
+    """A logger of the package, if the application gave it a handler or a level. Nothing is imported to find out."""
     logging = sys.modules.get("logging")
     if logging is None:
         return None
-    logger = logging.getLogger("fcgi_procmanager")
+    logger = logging.getLogger(name)
     return logger if logger.handlers or logger.level else None

@@ -7,6 +7,7 @@ the part of the loop that the child belongs to; a child that is in no part's reg
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from typing import Callable
@@ -131,6 +132,12 @@ class Reaper:
         """KILL. It is reaped in its time."""
         self.registry.retire(child, Ladder(monotonic(), None))
         self.send(child, "KILL")
+
+    def ask_foreign(self, pid: int) -> None:
+        """TERM to a child of the application, unless it has ended: its number may be somebody else's by now."""
+        with contextlib.suppress(OSError):
+            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                os.kill(pid, signals.number("TERM"))
 
     def send(self, child: Child, name: str) -> None:
         """One signal. A child that is gone without a trace is announced."""

@@ -30,6 +30,11 @@ class Started:
     def next_at(self) -> float:
         return self._trial.next_at
 
+    @property
+    def words(self) -> str:
+        """What it has said last of how it is, as it came."""
+        return self._announcement.words if self._announcement is not None else ""
+
     def descriptors(self) -> Iterable[int]:
         """Readable when it says something."""
         return self._announcement.descriptors() if self._announcement is not None else ()

@@ -16,11 +16,15 @@ from ..manager import canary
 from ..system.stdio import open_missing
 from .arguments import Parser, parse
 from .check import add as add_check
+from .config import add as add_config
 from .control import add as add_control
 from .demo import add as add_demo
 from .exec import add as add_exec
 from .messages import PROGRAM, complain
+from .run import add as add_run
 from .serve import add as add_serve
+from .status import add as add_status
+from .top import add as add_top
 
 __all__ = ["main"]
 
@@ -54,7 +58,7 @@ def _parser() -> Parser:
         epilog=_EXIT_STATUS,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for add in (add_serve, add_exec, add_demo, add_control, add_check):
+    commands = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
+    for add in (add_serve, add_exec, add_run, add_demo, add_control, add_status, add_top, add_check, add_config):
         add(commands)
     return parser

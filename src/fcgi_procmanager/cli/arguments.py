@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..basics import exits
+from ..basics.quantities import time
+from ..errors import ConfigError
 from .messages import PROGRAM, one_line
 
-__all__ = ["Options", "Parser", "octal", "parse", "seconds", "size", "whole"]
+__all__ = ["Options", "Parser", "duration", "octal", "parse", "seconds", "size", "whole"]
 
 Options = argparse.Namespace
 
@@ -36,10 +38,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(parser: Parser, argv: Sequence[str] | None) -> Options:
-    """The options, or SystemExit. What is unknown is judged by the parser of its own command, which has the help for it."""
+    """The options, or SystemExit. What is unknown is judged by the parser of its own command, which has the help for it.
+    Raises ConfigError for what a file or a variable says."""
     options, unknown = parser.parse_known_args(argv)
     if unknown:
         getattr(options, "parser", parser).unknown(unknown[0])
+    complete = getattr(options, "complete", None)  # of a command whose options may come from a file as well
+    if complete is not None:
+        complete(options)
     return options
 
 
@@ -68,6 +74,14 @@ def size(text: str) -> int:
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 12):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size: give a number of bytes, or such as 200M")
     return int(digits) << (10 * unit)
+
+
+def duration(text: str) -> float:
+    """Seconds, or with s, m, h or d."""
+    try:
+        return time("", text)
+    except ConfigError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: give seconds, or such as 30m or 1h") from None
 
 
 def octal(text: str) -> int:

@@ -21,6 +21,10 @@ from ..sockets.listener import Listener
 
 __all__ = ["configuration", "find_caddy", "program"]
 
+STATUS_PATH = "/-/status"  # where the pool shows itself to browsers on this machine; besides /-/metrics and /-/ping
+_LOCAL = {"ranges": ["127.0.0.0/8", "::1/128"]}
+# What another web server in front adds: then who is local is that server, and nobody knows for whom it asks.
+_FORWARDED = [{"header": {name: ["*"]}} for name in ("X-Forwarded-For", "Forwarded", "Via")]
 _RETRY = "5s"  # for a worker socket with a full queue
 _BODY_BUFFER = 1 << 20  # bytes of a request body that Caddy collects: a slow sender pins no worker
 
@@ -55,12 +59,16 @@ def find_caddy() -> str:
     return os.path.abspath(found)
 
 
-def configuration(listener: Listener, target: Listener, home: str, grace: float) -> dict[str, Any]:
+def configuration(listener: Listener, target: Listener, home: str, grace: float, status: str = "") -> dict[str, Any]:
+    """status: path of the socket on which the manager answers how the pool is."""
+    routes = [{"handle": [_reverse_proxy(_dial(target.socket), home)]}]
+    if status:
+        routes.insert(0, _status_route(status, home))
     server = {
         "listen": [f"fd/{listener.fileno()}"],
         "protocols": ["h1"],
         "automatic_https": {"disable": True},
-        "routes": [{"handle": [_reverse_proxy(_dial(target.socket), home)]}],
+        "routes": routes,
     }
     http: dict[str, Any] = {"servers": {"web": server}}
     if grace:
@@ -69,6 +77,15 @@ def configuration(listener: Listener, target: Listener, home: str, grace: float)
         "admin": {"disabled": True, "config": {"persist": False}},
         "logging": {"logs": {"default": {"level": "ERROR", "encoder": {"format": "console", "level_format": "upper"}}}},
         "apps": {"http": http, "tls": {"disable_storage_clean": True, "disable_storage_check": True}},
+    }
+
+
+def _status_route(path: str, home: str) -> dict[str, Any]:
+    names = [STATUS_PATH, "/-/metrics", "/-/ping"]
+    return {
+        "match": [{"path": names, "remote_ip": _LOCAL, "not": _FORWARDED}],
+        "handle": [_reverse_proxy(f"unix/{path}", home)],
+        "terminal": True,
     }
 
 

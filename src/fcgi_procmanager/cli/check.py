@@ -29,16 +29,29 @@ _LIMIT = 1 << 20  # bytes of the reply; one that streams for ever is long enough
 _DESCRIPTION = """\
 Load the application as 'serve' would, ask it for '/' under the eyes of wsgiref.validate, and say what came. Exit status 0
 when it answered as WSGI has it, whatever the answer was; 2 when it did not, with one line that says why.
+
+With --config, look at a file with options: each mistake is a line, with its place. Nothing is loaded, and no address is touched.
 """
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
     parser = commands.add_parser("check", help="load an application and try it", description=_DESCRIPTION)
     parser.set_defaults(run=run, parser=parser)
-    parser.add_argument("application", metavar="MODULE:NAME")
+    parser.add_argument("application", metavar="MODULE:NAME", nargs="?")
+    parser.add_argument(
+        "--config", metavar="FILE", help="a file with options, for 'serve', 'exec' or fcgi-start-server"
+    )
 
 
 def run(options: Options) -> int:
+    if options.config is not None:
+        from .configcheck import check_file  # not above: what it loads, the superdaemon too, would be in every pool
+
+        status = check_file(options.config)
+        if status != exits.OK or options.application is None:
+            return status
+    if options.application is None:
+        options.parser.error("the following arguments are required: MODULE:NAME, or --config FILE")
     search_here()
     cache_settled_sources_only()
     try:

@@ -11,10 +11,12 @@ from typing import Any
 
 from ..basics import exits
 from ..basics.clock import monotonic
+from ..parent.overview import Overview
 from ..system.running import Running, found
 from .arguments import Options, seconds
 from .messages import Progress, complain
 from .pool import INTERVAL, Pool
+from .reloads import Reload, family
 
 __all__ = ["add"]
 
@@ -29,6 +31,9 @@ ones are ready. Exit status 0 when that is so, 1 when it did not come so far, or
 
 A manager of 'serve' knows whether it has loaded what is to be replaced, and then executes itself. A script has mostly
 imported its application before it made its workers: --manager makes it start again, in the same process.
+
+The parent of several pools ('run') reads its file again, and passes the order on to each pool that stays. Done is it when every one of
+them is reloaded, new ones are ready and those that are gone from the file have ended.
 """
 
 
@@ -64,6 +69,9 @@ def reload(options: Options) -> int:
     with found(options.pidfile) as manager:
         if manager is None:
             return _not_running(options.pidfile)
+        before = family(options.pidfile)
+        if before is not None:
+            return _reload_all(manager, before, options)
         pool = Pool(manager.pid)
         if options.manager and not pool.can_be_renewed:
             complain(f"process {manager.pid} does not take new code by SIGUSR2: leave out --manager, or restart it")
@@ -75,6 +83,19 @@ def reload(options: Options) -> int:
             return exits.OK
         complain(failure)
         return exits.FAILED
+
+
+def _reload_all(manager: Running, before: Overview, options: Options) -> int:
+    reload = Reload(manager, before, options.pidfile)
+    manager.send(signal.SIGUSR2 if options.manager else signal.SIGHUP)
+    failure = reload.refusal(options.timeout)
+    if failure is None:
+        with Progress() as progress:
+            failure = reload.follow(_follow, progress)
+    if failure is None:
+        return exits.OK
+    complain(failure)
+    return exits.FAILED
 
 
 def _follow(manager: Running, pool: Pool, timeout: float, progress: Progress) -> str | None:

@@ -16,7 +16,9 @@ from typing import Any, Callable
 from urllib.parse import parse_qs
 
 from ..manager.procmanager import ProcManager
+from ..pool.poolmanager import PoolManager
 from .arguments import Options, whole
+from .caddy import STATUS_PATH
 from .hosting import Application, Place, host
 from .messages import say
 
@@ -45,12 +47,13 @@ def run(options: Options) -> int:
     settings: dict[str, Any] = {"n_processes": options.processes}
     if options.pidfile is not None:
         settings["pidfile"] = os.path.abspath(options.pidfile)
-    return host(Application(Demo), Place(options.listen, web=web), settings, on_ready=_greet)
+    return host(Application(Demo), Place(options.listen, web=web), settings, base=PoolManager, on_ready=_greet)
 
 
 def _greet(manager: ProcManager, url: str | None) -> None:
     where = url or ", ".join(listener.describe() for listener in manager.listeners)
-    say(f"{where} is served by {manager.n_processes} workers; reload: kill -HUP {os.getpid()}; stop: Ctrl-C")
+    status = f"; its status: {url}{STATUS_PATH[1:]}" if url is not None else ""
+    say(f"{where} is served by {manager.n_processes} workers{status}; reload: kill -HUP {os.getpid()}; stop: Ctrl-C")
 
 
 class Demo:

@@ -9,7 +9,7 @@ import argparse
 import os
 import shutil
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from ..basics import checks
 from ..basics.states import ROLLING
@@ -19,9 +19,10 @@ from ..manager.programmanager import ProgramManager
 from ..manager.programs import Copies
 from ..sockets.listener import Listener
 from ..system.image import logical_directory
-from .arguments import Options, seconds, whole
+from .arguments import Options, Parser, seconds, whole
+from .configured import Configured
 from .hosting import Place
-from .pooloptions import absolute_address, add_pool_options, pool_settings
+from .pooloptions import absolute_address, add_pool_options, an_address, pool_settings
 from .surroundings import Surroundings
 
 __all__ = ["add"]
@@ -38,21 +39,23 @@ FastCGI spawner (descriptor 0) handed over.
 A copy is sent the stop signal while it has no connection (Linux tells), so that it loses no request. One that catches the signal
 gets it after 10 seconds all the same, unless --stop-when-idle is given: its peers may keep connections open.
 
+Options may also come from a file (--config) and from variables; see docs/CONFIG.md. The command line comes first.
+
 signals to the manager: TERM, INT stop gently; QUIT, or one of them more than a second later, stops at once;
 HUP replaces the copies, a quarter at a time, a new one first; TTIN, TTOU add and take away a copy; USR1 opens the log file anew,
 for copies that are started afterwards.
 """
 
 
-def add(commands: argparse._SubParsersAction[Any]) -> None:
+def add(commands: argparse._SubParsersAction[Parser]) -> Configured:
     parser = commands.add_parser(
         "exec", help="keep copies of any FastCGI program", description=_DESCRIPTION, epilog=_EPILOG
     )
     parser.set_defaults(run=run, parser=parser)
     add = parser.add_argument
-    add("program", metavar="-- PROGRAM ARGS", nargs=argparse.REMAINDER)
+    add("command", metavar="-- PROGRAM ARGS", nargs=argparse.REMAINDER)
     add("-n", "--processes", type=whole, default=2, metavar="N", help="copies (default: 2)")
-    add("--listen", metavar="ADDRESS", help="FastCGI address")
+    add("--listen", type=an_address, metavar="ADDRESS", help="FastCGI address")
     add("--stop-signal", default="TERM", metavar="NAME", help="what asks a copy to leave; repeated (default: TERM)")
     add("--stop-when-idle", action="store_true", help="never send it while the copy has a connection")
     add(
@@ -77,6 +80,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         help="a variable for the copies; may be given several times",
     )
     add_pool_options(parser, "copies")
+    return Configured(parser, "command", _examine, ProgramManager)
 
 
 def _timeout(text: str) -> float:
@@ -87,8 +91,7 @@ def _timeout(text: str) -> float:
 
 
 def run(options: Options) -> int:
-    checks.signal_name("--stop-signal", options.stop_signal)
-    _count(options.processes)
+    _examine(options)
     place, program, surroundings = _place(options), _program(options), Surroundings(options, of_programs=True)
     return surroundings.live(place, lambda: _live(options, place, program, surroundings))
 
@@ -115,6 +118,14 @@ def _live(options: Options, place: Place, program: Program, surroundings: Surrou
     raise AssertionError("manage() ends by SystemExit")
 
 
+def _examine(options: Options) -> None:
+    checks.signal_name("--stop-signal", options.stop_signal)
+    _count(options.processes)
+    _place(options)
+    for variable in options.env:
+        _variable(variable)
+
+
 def _count(processes: int) -> int:
     if processes == 0:
         raise ConfigError("-n 0: a program runs in a process of its own: give 1 or more")
@@ -123,13 +134,13 @@ def _count(processes: int) -> int:
 
 def _program(options: Options) -> Program:
     """Raises ConfigError when it cannot be run: what is only found out later is the last of many lines."""
-    arguments = options.program[1:] if options.program[:1] == ["--"] else options.program
+    arguments = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not arguments or not arguments[0]:
         raise ConfigError("no program to run: give it after '--', as in 'exec --listen /run/app.sock -- /usr/bin/app'")
     directory = None if options.chdir is None else os.path.abspath(options.chdir)
     if directory is not None and not os.path.isdir(directory):
         raise ConfigError(f"--chdir {options.chdir}: no such directory: name one that can be entered")
-    environment = {**environment_from(os.environ), **dict(map(_variable, options.env))}
+    environment = {**environment_from(options.without_variables(os.environ)), **dict(map(_variable, options.env))}
     _check_executable(arguments[0], directory or ".", environment.get("PATH", os.defpath))
     return Program(
         arguments,

@@ -10,9 +10,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["FLAG", "NUMBER", "TEXT", "Found", "read"]
+__all__ = ["FLAG", "NUMBER", "PATH", "TEXT", "Found", "is_number", "read"]
 
-FLAG, TEXT, NUMBER = "flag", "text", "number"
+FLAG, TEXT, NUMBER, PATH = "flag", "text", "number", "path"
 
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?", re.ASCII)
 
@@ -59,10 +59,14 @@ def _take_option(text: str, todo: list[str], kinds: Mapping[str, str], found: Fo
         value = todo.pop(0)
     if not value:
         found.mistakes.append(f"Option {name} requires an argument")
-    elif kinds[name] is NUMBER and not _NUMBER.fullmatch(value):
+    elif kinds[name] is NUMBER and not is_number(value):
         found.mistakes.append(f'Value "{value}" invalid for option {name} (number expected)')
     else:
         found.values.setdefault(name, []).append(value)
+
+
+def is_number(text: str) -> bool:
+    return _NUMBER.fullmatch(text) is not None
 
 
 def _matches(given: str, names: Mapping[str, str]) -> list[str]:

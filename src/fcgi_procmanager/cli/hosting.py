@@ -6,6 +6,7 @@ told to preload: what the manager has imported, a worker that is started by HUP 
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Callable
@@ -18,6 +19,7 @@ from ..manager import handover
 from ..manager.half import ManagerHalf
 from ..manager.parts import PoolPart
 from ..manager.procmanager import ProcManager
+from ..pool.poolmanager import PoolManager
 from ..sockets.listener import Listener
 from .messages import story
 from .watch import Watch
@@ -102,6 +104,7 @@ class Hosting(PoolPart):
         self._half = half
         if self._application.preload:
             self._application.load()
+            gc.collect()  # what is garbage now would be kept for good: the manager freezes what is there when it forks
 
     def turn(self, now: float) -> bool:
         if self._half is None or (self._kept is None and self._on_ready is None):
@@ -160,6 +163,8 @@ def host(
     url = web.url if web is not None else None
     is_first = on_ready is not None and not handover.is_there()
     greet = (lambda: on_ready(manager, url)) if is_first else None  # type: ignore[misc]
+    if web is not None and isinstance(manager, PoolManager) and not manager.status_listen:
+        manager.status_listen = web.status_socket()
     hosting = Hosting(manager, application, greet, is_outdated)
     for part in (hosting, *parts):
         manager.attend(part)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-__all__ = ["PROGRAM", "Progress", "complain", "one_line", "say", "story"]
+__all__ = ["PROGRAM", "Progress", "complain", "one_line", "point", "say", "story", "tell"]
 
 PROGRAM = "fcgi-procmanager"
 
@@ -22,6 +22,16 @@ def complain(message: str) -> None:
 def say(message: str) -> None:
     """Say on standard output what was asked for."""
     _write(sys.stdout, one_line(message) + "\n")
+
+
+def tell(line: str) -> None:
+    """Say a line of what was asked for as it is, with its spaces."""
+    _write(sys.stdout, line + "\n")
+
+
+def point(message: str) -> None:
+    """Say on standard error what is wrong at a place, which stands first: an editor finds it."""
+    _write(sys.stderr, f"{one_line(message)}\n")
 
 
 class Progress:

@@ -9,10 +9,11 @@ import argparse
 import os
 from typing import Any
 
+from ..errors import ConfigError
 from ..sockets.addresses import parse_address
 from .arguments import Options, octal, seconds, whole
 
-__all__ = ["absolute_address", "add_pool_options", "pool_settings"]
+__all__ = ["absolute_address", "add_pool_options", "an_address", "pool_settings"]
 
 
 def add_pool_options(parser: argparse.ArgumentParser, workers: str) -> None:
@@ -56,6 +57,15 @@ def pool_settings(options: Options, **more: Any) -> dict[str, Any]:
         **more,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def an_address(text: str) -> str:
+    """The kind of value: one that is understood."""
+    try:
+        parse_address(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
 
 
 def absolute_address(text: str) -> str:

@@ -13,15 +13,20 @@ from ..basics.states import PLAIN, ROLLING
 from ..errors import ConfigError
 from ..manager import handover
 from ..manager.procmanager import ProcManager
+from ..pool.poolmanager import PoolManager
 from ..sockets.addresses import parse_address
-from .arguments import Options, size, whole
+from .adaptive import adaptive_settings, add_adaptive_options
+from .arguments import Options, Parser, size, whole
+from .caddy import STATUS_PATH
+from .configured import Configured
 from .deployed import Deployed
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, load_class, search_here
-from .pooloptions import absolute_address, add_pool_options, pool_settings
+from .pooloptions import absolute_address, add_pool_options, an_address, pool_settings
 from .surroundings import Surroundings
 from .touch import Touch
 from .watch import RELOAD_TIMEOUT, check_library
+from .web import parse_web
 
 __all__ = ["add"]
 
@@ -39,18 +44,27 @@ _EPILOG = """\
 ADDRESS is /path.sock, host:port, :port, [v6]:port or fd:N; without one, the socket that systemd (LISTEN_FDS), a
 superdaemon or a FastCGI spawner (descriptor 0) handed over.
 
+Options may also come from a file (--config) and from variables; see docs/CONFIG.md. The command line comes first.
+
 signals to the manager: TERM, INT stop gently; QUIT, or one of them more than a second later, stops at once;
 HUP replaces the workers; USR2 the manager's code as well; TTIN, TTOU add and take away a worker; USR1 opens the log file anew.
 """
 
 
-def add(commands: argparse._SubParsersAction[Any]) -> None:
+def add(commands: argparse._SubParsersAction[Parser]) -> Configured:
     parser = commands.add_parser("serve", help="serve a WSGI application", description=_DESCRIPTION, epilog=_EPILOG)
     parser.set_defaults(run=run, parser=parser)
     parser.add_argument("application", metavar="MODULE:NAME")
     add = parser.add_argument
     add("-n", "--processes", type=whole, default=2, metavar="N", help="workers; 0 serves in this process (default: 2)")
-    add("--listen", action="append", default=[], metavar="ADDRESS", help="FastCGI address; may be given several times")
+    add(
+        "--listen",
+        action="append",
+        type=an_address,
+        default=[],
+        metavar="ADDRESS",
+        help="FastCGI address; may be given several times",
+    )
     add("--web", metavar="HOST:PORT", help="serve browsers there, by a Caddy in front of the workers")
     add("--body-limit", type=size, metavar="SIZE", help="of a body without a length, such as 200M (default: 64M)")
     add("--chdir", metavar="DIRECTORY", help="where to look for MODULE and to run")
@@ -60,7 +74,9 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     add_pool_options(parser, "workers")
     add("--touch", metavar="FILE", help="do what USR2 does whenever this file changes")
     add("--watch", action="store_true", help="for development: reload when a Python file here, or below, changes")
+    add_adaptive_options(parser)
     add("--reload-mode", choices=(ROLLING, PLAIN), default=ROLLING, help=_RELOAD_MODE)
+    return Configured(parser, "application", _examine, ProcManager)
 
 
 def run(options: Options) -> int:
@@ -74,19 +90,21 @@ def run(options: Options) -> int:
 
 
 def _live(options: Options, place: Place, settings: dict[str, Any], surroundings: Surroundings) -> int:
+    file = options.table.file if options.table is not None else None
     touched = None if options.touch is None else os.path.abspath(options.touch)
     deployed = Deployed(options.chdir or "")
     surroundings.enter(place, settings.get("pidfile") if options.processes else None)
     _change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()
-    base = load_class(options.manager, ProcManager) if options.manager else ProcManager
+    base = load_class(options.manager, ProcManager) if options.manager else PoolManager
+    settings.update(adaptive_settings(options, base))
     application = Application(lambda: load(options.application), options.preload)
     if options.preload and not handover.is_there():
         application.load()  # before anything is bound
     limits = {} if options.body_limit is None else {"body_limit": options.body_limit}
     parts = [Touch(touched)] if touched is not None else []
-    in_manager = options.preload or base is not ProcManager
+    in_manager = options.preload or options.manager is not None
     return host(
         application,
         place,
@@ -95,11 +113,20 @@ def _live(options: Options, place: Place, settings: dict[str, Any], surroundings
         on_ready=_greet,
         limits=limits,
         reload=options.reload_mode,
-        is_outdated=lambda: in_manager or deployed.is_replaced,
+        is_outdated=lambda: in_manager or deployed.is_replaced or (file is not None and file.is_changed),
         parts=parts,
         watch=options.watch,
         prepare=surroundings.prepare,
     )
+
+
+def _examine(options: Options) -> None:
+    """Of values that belong together, or that are read later only."""
+    _place(options)
+    if options.web is not None:
+        parse_web(options.web)
+    if options.watch:
+        _check_watch(options)
 
 
 def _check_watch(options: Options) -> None:
@@ -110,7 +137,8 @@ def _check_watch(options: Options) -> None:
 
 def _greet(manager: ProcManager, url: str | None) -> None:
     if url is not None:
-        manager.notify(f"serving {url}")
+        status = f"; its status, from this machine: {url}{STATUS_PATH[1:]}" if isinstance(manager, PoolManager) else ""
+        manager.notify(f"serving {url}{status}")
 
 
 def _place(options: Options) -> Place:

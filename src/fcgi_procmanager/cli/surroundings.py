@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 from typing import Callable
 
 from ..basics import exits, log
@@ -32,7 +31,7 @@ from .hosting import Place
 from .messages import PROGRAM, one_line
 from .web import bind_web
 
-__all__ = ["Surroundings"]
+__all__ = ["Surroundings", "log_path"]
 
 _SILENCE = f"{PROGRAM}: ended before its first worker was ready, without a word: its log says more"
 
@@ -42,12 +41,12 @@ class Surroundings(PoolPart):
 
     def __init__(self, options: Options, of_programs: bool = False) -> None:
         """Raises ConfigError."""
-        self._of_programs = of_programs
         self._wanted_daemon = bool(options.daemon)
         self._identity = _identity(options)
-        self._log = LogFile(_log_path(options.log_file), Registry()) if options.log_file is not None else None
+        self._log = LogFile(log_path(options.log_file), Registry()) if options.log_file is not None else None
         if options.processes == 0 and (options.daemon or self._log is not None):
             raise ConfigError("--daemon and --log-file need a manager: give -n 1 or more")
+        self.reopens_in_worker = self._log is not None and not of_programs
         self._detached: Detached | None = None
         self._pid_file: PidFile | None = None
         self._half: ManagerHalf | None = None
@@ -139,6 +138,8 @@ class Surroundings(PoolPart):
         """The manager is made: it has what we have opened, and we attend it."""
         if self._pid_file is not None:
             manager.add_pid_file(self._pid_file)
+        if manager.collects_output:
+            self.reopens_in_worker = False
         if self._detached is not None or self._log is not None:
             manager.attend(self)
 
@@ -166,28 +167,20 @@ class Surroundings(PoolPart):
         return False
 
     def reopen(self) -> None:
-        """The manager's, and then each worker's own: what they have open is the file that was moved."""
-        if self._log is None or self._half is None:
-            return
-        self._log.reopen()
-        if not self._of_programs:
-            for child in self._half.workers.children.everybody:
-                self._half.reaper.send(child, "USR1")
+        if self._log is not None:
+            self._log.reopen()
 
     # -- in a worker --------------------------------------------------------------------------------------------------
 
     def forked(self) -> None:
-        half, self._half = self._half, None
+        self._half = None
         if self._detached is not None:
             self._detached.close()
-        if self._log is not None and half is not None:
-            # Before signals are let in: without a handler the first USR1 would be the end of this worker.
-            signal.signal(signal.SIGUSR1, self._reopen_in_worker)
-            signal.siginterrupt(signal.SIGUSR1, False)  # a request in hand is not disturbed
+        if self._log is not None and not self.reopens_in_worker:
+            self._log.let_go()
 
-    def _reopen_in_worker(self, number: int, frame: object) -> None:
-        if self._log is not None:
-            self._log.reopen()
+    def reopen_in_worker(self) -> None:
+        self.reopen()
 
 
 def _identity(options: Options) -> Identity | None:
@@ -198,7 +191,7 @@ def _identity(options: Options) -> Identity | None:
     return identity
 
 
-def _log_path(text: str) -> str:
+def log_path(text: str) -> str:
     if not text or text.lstrip().startswith("|"):
         raise ConfigError(
             f"--log-file {text!r}: give a file; for a command that reads the log, end the line with '2>&1 | COMMAND'"

@@ -33,7 +33,7 @@ from ..sockets.listener import Listener
 from ..system.poll import any_readable
 from .caddy import configuration, find_caddy, program
 
-__all__ = ["PrivateDirectory", "Web", "bind_web"]
+__all__ = ["PrivateDirectory", "Web", "bind_web", "parse_web"]
 
 _YOUNG = 1.0  # seconds; one that ends sooner would end again
 _MARGIN = 1.0  # seconds for Caddy to end after its own grace period
@@ -58,12 +58,18 @@ class Web(PoolPart):
             self._listener = inherit(left["descriptors"][0]) if left else bind_web(address)
         self.url = _url(self._listener.socket)
         self._directory = PrivateDirectory(left["directory"] if left else "")
+        self._status = ""
         self._half: ManagerHalf | None = None
         self._caddy: Child | None = None
 
     def private_socket(self) -> str:
         """The path of a socket that nobody but us and Caddy can reach."""
         return os.path.join(self._directory.path, "fcgi.sock")
+
+    def status_socket(self) -> str:
+        """The same for what the manager says of its pool; from now on Caddy shows that to browsers on this machine."""
+        self._status = os.path.join(self._directory.path, "status.sock")
+        return self._status
 
     def discard(self) -> None:
         """Whatever happened: leave neither a socket nor a directory."""
@@ -83,7 +89,7 @@ class Web(PoolPart):
     def _start(self) -> None:
         assert self._half is not None
         home = self._directory.path
-        config = configuration(self._listener, self.target, home, self._manager.die_timeout)
+        config = configuration(self._listener, self.target, home, self._manager.die_timeout, self._status)
         try:
             with program(self._binary, config, self._listener.fileno(), home) as caddy:
                 self._caddy = self._half.execute(caddy, self.kind)
@@ -141,12 +147,17 @@ class Web(PoolPart):
             self._directory.remove_for_owner()
 
 
-def bind_web(address: str) -> Listener:
-    """Raises ConfigError and ListenError."""
+def parse_web(address: str) -> addresses.Address:
+    """Raises ConfigError."""
     where = addresses.parse_address(address)
     if where.kind != "tcp":
         raise ConfigError(f"--web {address!r} is not understood: give HOST:PORT, such as 127.0.0.1:8000")
-    return bind(where)
+    return where
+
+
+def bind_web(address: str) -> Listener:
+    """Raises ConfigError and ListenError."""
+    return bind(parse_web(address))
 
 
 class PrivateDirectory:

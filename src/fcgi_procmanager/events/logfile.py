@@ -7,7 +7,6 @@ which we keep the other end: no line is lost, and nobody is killed for want of a
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 from collections.abc import Iterable, Mapping
@@ -20,10 +19,10 @@ from ..children.launch import Program
 from ..children.registry import Child, Registry
 from ..children.respawn import retry_delay
 from ..errors import ConfigError
+from ..system.logs import open_log
 from ..system.poll import any_readable
 from .loop import Part
 
-_MODE = 0o640
 _YOUNG = 1.0  # seconds: a logger that lived longer is started again at once
 _DRAIN_AFTER = 6  # failures in a row after which its pipe is emptied: once it is full, everybody who writes would wait
 _PIECE = 1 << 16  # bytes
@@ -77,7 +76,7 @@ class LogFile(Part):
     def _reopen(self) -> None:
         former = (self._write, self._read)
         if self._command is None:
-            self._write, self._read = _open_file(self._target or ""), -1
+            self._write, self._read = open_log(self._target or ""), -1
             ours = self._write
         else:
             self._read, self._write = os.pipe()
@@ -88,9 +87,7 @@ class LogFile(Part):
         os.dup2(ours, 2)
         if ours != self._write:
             os.close(ours)
-        for descriptor in former:
-            if descriptor >= 0:
-                os.close(descriptor)
+        self._close(former)
 
     # -- the logger ---------------------------------------------------------------------------------------------------
 
@@ -151,26 +148,18 @@ class LogFile(Part):
         for number, found in zip((1, 2), self._found):
             os.dup2(found, number)
             os.close(found)
-        for descriptor in (self._read, self._write):
-            if descriptor >= 0:
-                os.close(descriptor)
+        self._close((self._read, self._write))
         self._found, self._read, self._write = (), -1, -1
 
+    def let_go(self) -> None:
+        """In a child, which writes somewhere else."""
+        self._close((*self._found, self._read, self._write))
+        self._found, self._read, self._write = (), -1, -1
 
-def _open_file(path: str) -> int:
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-    try:
-        # A link that somebody else has put there could lead anywhere.
-        return os.open(path, flags if _is_own_link(path) else flags | os.O_NOFOLLOW, _MODE)
-    except OSError as error:
-        reason = "it is a symbolic link of another user" if error.errno == errno.ELOOP else error.strerror
-        raise ConfigError(f"failed to open log file:{path}: {reason}: name a file that can be written") from None
-
-
-def _is_own_link(path: str) -> bool:
-    with contextlib.suppress(OSError):
-        return os.path.islink(path) and os.lstat(path).st_uid in (0, os.geteuid())
-    return False
+    def _close(self, descriptors: Iterable[int]) -> None:
+        for descriptor in descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
 
 
 def _without_waiting(write: int) -> int:

@@ -4,7 +4,7 @@
                  |
                loop -> listeners, held                  whose turn it is
                  |
-               request -> output -> connection -> protocol -> pairs
+       logged -> request -> output -> connection -> protocol -> pairs
 
 Runs in workers, but for the constructors of the servers.
 """

@@ -250,10 +250,12 @@ class Connection:
             return not self.dead and self._send_rest(pieces)
         return self.send(b"".join(pieces))
 
-    def send_file(self, kind: int, request_id: int, file: int, offset: int, count: int) -> bool:
-        """Send `count` bytes of an open file as records of a stream; the kernel copies them. False when dead."""
+    def send_file(self, kind: int, request_id: int, file: int, offset: int, count: int) -> int:
+        """Send `count` bytes of an open file as records of a stream; the kernel copies them. Returns how many have left: fewer when
+        dead."""
         if self.dead:
-            return False
+            return 0
+        begin = offset
         self.sock.setblocking(False)  # sendfile takes no flag for it
         while count and not self.dead:
             size = min(count, protocol.MAX_CONTENT)
@@ -263,7 +265,7 @@ class Connection:
                 sent = self._send_part(file, offset, size)
                 offset += sent
                 size -= sent
-        return not self.dead
+        return offset - begin
 
     def _send_part(self, file: int, offset: int, size: int) -> int:
         """Some of a file, once the peer has room for it. Its length is promised already: a file that has become shorter

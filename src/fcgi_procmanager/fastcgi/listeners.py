@@ -1,6 +1,7 @@
 """The listening sockets of one accept loop: which of them has a new connection, and whose turn it is.
 
-Runs in a worker, in the thread of its accept loop. Must never wait, and never close a listener but the copies in a child.
+Runs in a worker, in the thread of its accept loop. Must never wait, and never close a listener but in a
+child, or in a worker whose manager is gone.
 """
 
 from __future__ import annotations
@@ -92,11 +93,14 @@ class Listeners:
         called, self.called = self.called, []
         self._gate().pass_on(*called)
 
+    def close(self) -> None:
+        """In a worker without a manager, which takes no more: those of its siblings are their own."""
+        close_copies(_socket(one) for one in self._given)
+
     def close_copies(self) -> None:
         """In a child that the application has forked: nobody could connect anew, or bind the address, while it lives."""
-        sockets = [_socket(one) for one in self._given]
-        close_accepted(sockets)
-        close_copies(sockets)
+        close_accepted(_socket(one) for one in self._given)
+        self.close()
 
     def _next_turn(self, taken: tuple[socket.socket, int], called: list[int]) -> None:
         """The others are first the next time, and are taken from at once by another worker, if this one was woken for

@@ -5,13 +5,14 @@ Runs in a worker, in the thread that serves. Must never serve a request itself.
 A new connection (listeners.py) is taken only when none of those held (held.py) is ready; while new ones come in a row, that
 is asked once a millisecond. Told to leave, the worker takes no new connection. What has been accepted and not been served
 yet gets `drain_timeout` to speak and is answered; kept connections are looked at once more, then closed; then `accept`
-returns None.
+returns None. A worker whose manager is gone closes its listeners first.
 """
 
 from __future__ import annotations
 
 import atexit
 from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING, Callable
 
 from ..basics import checks
 from ..basics.clock import FOREVER, monotonic
@@ -24,7 +25,10 @@ from . import held, protocol
 from .connection import Connection, Limits
 from .held import Held, Place
 from .listeners import Listeners, Listening
-from .request import Request
+from .request import Done, Request
+
+if TYPE_CHECKING:
+    from ..ipc.scoreboard import Slot
 
 # Seconds a new connection gets to say its first word before another one may be taken: longer than a web server that was
 # preempted between its connect and its send. Once there is a silent one, the others are not given much.
@@ -77,6 +81,8 @@ class FastCGI:
         self._in_hand: Request | None = None
         self._looked_at: Connection | None = None  # the one in hand, or the last one
         self._begun = False  # this process accepts
+        self._make: Callable[[Connection, Done], Request] = Request
+        self._slot: Slot | None = None  # of the scoreboard
         self._disowned = False
         self._draining = False
         self._drain_by = FOREVER
@@ -86,12 +92,14 @@ class FastCGI:
             self.manager.add_busy_check(self.busy)
             atexit.register(self._finish_in_hand)
 
-    def accept(self) -> Request | None:
+    def accept(self) -> Request | None:  # noqa: PLR0912 - each call would cost every request
         """The next request, or None once this worker should leave. A request in hand that was not finished is."""
         if self._in_hand is not None:
             self._in_hand.finish()
         waiting, listeners = self._held, self._listeners
-        self._begun = True
+        if not self._begun:
+            self._begin()
+        slot = self._slot
         while True:
             while waiting.ready:
                 request = self._look(waiting.ready.popleft())
@@ -103,6 +111,8 @@ class FastCGI:
                 if waiting.ready:  # what it said has been read already: no event will come for it
                     continue
             elif not waiting.watched or listeners.called or monotonic() < self._next_look:
+                if slot is not None:
+                    slot.reading()  # before it has one: who dies with a connection was at work
                 connection = listeners.take()
                 if connection is not None:
                     request = self._look(connection)
@@ -110,6 +120,8 @@ class FastCGI:
                         return request
                     continue
                 self._next_look = 0.0
+            if slot is not None:
+                slot.rest()
             self._wait()
 
     def busy(self) -> bool:
@@ -141,6 +153,7 @@ class FastCGI:
             self._in_hand = None
         if self._looked_at is not None:
             self._looked_at.disown()
+        self._slot = None
         self._held.disown()
 
     def _disown_listeners(self) -> None:
@@ -155,6 +168,11 @@ class FastCGI:
         the manager, ours or a hand-made one, forks workers, which need the listeners; it does not accept."""
         return self.manager.role is Role.SERVER or (self._begun and self.manager.n_processes == 0)
 
+    def _begin(self) -> None:
+        """What a worker has is there after the fork only."""
+        self._begun, self._slot = True, self.manager.slot
+        self._make = self.manager.make_request or Request
+
     # -- before a request ---------------------------------------------------------------------------------------------
 
     def _look(self, connection: Connection) -> Request | None:
@@ -168,8 +186,12 @@ class FastCGI:
             return None
         if complete:
             connection.deadline = FOREVER
-            self._in_hand = Request(connection, self._finished)
-            return self._in_hand
+            self._in_hand = request = self._make(connection, self._finished)
+            if self._slot is not None:
+                params = request.params
+                uri = params.get("REQUEST_URI") or params.get("SCRIPT_NAME", "") + params.get("PATH_INFO", "")
+                self._slot.begin(params.get("REQUEST_METHOD", ""), uri)
+            return request
         if connection.dead:
             self._held.drop(connection)
         else:
@@ -223,6 +245,8 @@ class FastCGI:
     def _finished(self, connection: Connection, keep: bool) -> None:
         """Called by the request in hand at its end."""
         self._in_hand = None
+        if self._slot is not None:
+            self._slot.end()
         connection.served += 1
         watched = self._held.watched and connection.fileno() in self._held.watched
         if not keep and not watched and connection.parser is None:  # most requests
@@ -261,6 +285,8 @@ class FastCGI:
         """Told to leave: True while something is still to be answered."""
         if not self._draining:
             self._draining = True
+            if self._slot is not None:
+                self._slot.leave()
             gate = self._gate()
             gate.remove_listeners()
             if self._listeners.called:
@@ -269,6 +295,9 @@ class FastCGI:
                 self._take_last()
             self._drain_by = monotonic() + self.drain_timeout
             self._held.hurry(self._drain_by)
+        if self._lane_gate is None and self._gate().orphaned:
+            # Nobody will take what comes now, and the next manager cannot have an address at which somebody listens.
+            self._listeners.close()
         self._held.dismiss_idle()
         return self._held.expects_something
 

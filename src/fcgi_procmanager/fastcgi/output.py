@@ -68,11 +68,11 @@ class Output:
             if self.behind is not None:
                 self.behind.flush()
 
-    def send_file(self, file: int, offset: int, count: int) -> None:
-        """`count` bytes of an open file, behind what was written."""
+    def send_file(self, file: int, offset: int, count: int) -> int:
+        """`count` bytes of an open file, behind what was written. Returns how many have left."""
         self.flush()
         self.sent = True
-        self._connection.send_file(self._kind, self._request_id, file, offset, count)
+        return self._connection.send_file(self._kind, self._request_id, file, offset, count)
 
     def take(self) -> list[bytes | memoryview]:
         """What is gathered, as records: pieces to be sent in order."""

@@ -164,7 +164,7 @@ class Request:
     def stdout(self) -> Output:
         """The reply."""
         if self._stdout is None:
-            self._put_stdout(Output(self._connection, protocol.STDOUT, self.request_id))
+            self._put_stdout(self._new_output())
             assert self._stdout is not None
         return self._stdout
 
@@ -182,7 +182,13 @@ class Request:
     def expect_cgi(self) -> None:
         """Who writes the reply is not a server of ours that knows what it may say: what is written from now on is looked at."""
         self.drop()
-        self._put_stdout(CgiOutput(self))
+        self._put_stdout(self._new_cgi_output())
+
+    def _new_output(self) -> Output:
+        return Output(self._connection, protocol.STDOUT, self.request_id)
+
+    def _new_cgi_output(self) -> CgiOutput:
+        return CgiOutput(self)
 
     def _put_stdout(self, output: Output) -> None:
         output.closed = self._done is None
@@ -258,8 +264,9 @@ class Request:
         done = self._done
         if done is None:
             return
-        if self._parts is not None:
-            self.stdout.writelines(self._parts)
+        parts, self._parts = self._parts, None
+        if parts is not None:
+            self.stdout.writelines(parts)
         self.stdout.flush()
         if self._stderr is not None:
             self._stderr.flush()

@@ -17,7 +17,7 @@ from flup.server.fcgi_single import WSGIServer as FlupServer
 
 from ..basics import checks
 from ..basics.states import Role
-from ..errors import ConfigError, ListenError, ProtocolError
+from ..errors import ConfigError, ListenError, ProtocolError, RequestTimeout
 from ..manager.procmanager import ProcManager
 from ..sockets.listener import Listener
 from ..system import fastexit
@@ -120,6 +120,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         if self.threads == 1:
             self._serve_in(None, self.manager.pre_dispatch, self.manager.post_dispatch)
         else:
+            self.manager.share_slot()
             hooks = Hooks(self.manager)
             Lanes(self.manager, self.threads, lambda gate: self._serve_in(gate, hooks.enter, hooks.leave)).run()
 
@@ -179,6 +180,8 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         except SystemExit as stop:
             leave = stop
             self._failed(request, traced=False)
+        except RequestTimeout as late:
+            self._ended_late(request, late)
         except KeyboardInterrupt:  # nobody noted it as a signal, so it is meant for this process
             request.abandon("interrupted")
             raise
@@ -228,6 +231,14 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             except Exception:
                 write_traceback()
                 request.abandon("the error page failed")
+
+    def _ended_late(self, request: Request, late: RequestTimeout) -> None:
+        self.manager.notify(str(late))
+        if request.begun:
+            request.abandon("the time of the request was up in the middle of its reply")
+        else:
+            request.expect_cgi()
+            request.stdout.write(_page("504 Gateway Timeout"))
 
     def _is_cgi(self) -> bool:
         """Started by a web server for one CGI request, as flup supports: no listening socket, and CGI's variables."""

@@ -20,7 +20,7 @@ _HAS_CREDENTIALS = sys.platform.startswith("linux")
 
 
 class Announcement:
-    """tell: the descriptor on which the program writes its newline."""
+    """tell: the descriptor on which the program writes its newline. words: what it has said last of how it is (STATUS)."""
 
     def __init__(self) -> None:
         self._directory = ""
@@ -28,6 +28,7 @@ class Announcement:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._told, self.tell = os.pipe()
         self._said = False
+        self.words = ""
         try:
             self._bind()
             self._socket.setblocking(False)
@@ -80,8 +81,14 @@ class Announcement:
             while True:
                 # There is no room for descriptors beside the credentials: the system closes those that somebody sends.
                 data, extra, _, _ = self._socket.recvmsg(_LIMIT, socket.CMSG_SPACE(_CREDENTIALS.size))
-                if b"READY=1" in data.split(b"\n") and _is_believed(extra, pid):
-                    self._said = True
+                if _is_believed(extra, pid):
+                    self._take(data.split(b"\n"))
+
+    def _take(self, assignments: list[bytes]) -> None:
+        self._said = self._said or b"READY=1" in assignments
+        for one in assignments:
+            if one.startswith(b"STATUS="):
+                self.words = one[7:].decode("utf-8", "replace")
 
     def _read_pipe(self) -> None:
         if self._told < 0:

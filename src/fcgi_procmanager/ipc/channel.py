@@ -17,6 +17,8 @@ from .baton import Baton
 READY = b"R"  # it can serve
 REFUSED = b"F"  # it cannot serve, trying again would not help, and why
 SERVED = b"S"  # it has begun its first request, or was told to leave: if it ends with status 0, nothing has failed
+BUSY = b"B"  # it has become busy, and fewer are idle than the manager wants to see
+WORN = b"W"  # it is to be replaced, and why
 
 _REPORT = struct.Struct("=cIH")  # kind, pid, length of the text that follows
 _TEXT_LIMIT = 400  # bytes; with its header far below PIPE_BUF, so that reports of many workers never mix

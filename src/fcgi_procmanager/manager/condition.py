@@ -44,6 +44,8 @@ class Condition(Subject):
         workers = self._half.workers.children
         started = [child.ready_at - child.spawned_at for child in workers.staying.values() if child.ready_at < FOREVER]
         self._slowest_start = max(self._slowest_start, *started, 0.0)
+        if not self._half.workers.wanted:
+            return True  # a pool that has nobody at rest
         if started or workers.leaving or self._half.life.state is ManagerState.STARTING:
             self._unserved_since = FOREVER
             return True
@@ -52,7 +54,7 @@ class Condition(Subject):
 
     def status(self, phase: str) -> str:
         workers = self._half.workers
-        wanted = self._manager.n_processes
+        wanted = workers.wanted
         if not self._half.running:
             left = len(workers.children)
             return f"stopping: {left} {'server' if left == 1 else 'servers'} left"

@@ -12,7 +12,7 @@ import gc
 import os
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..basics import exits, log
 from ..basics.clock import FOREVER, monotonic
@@ -29,7 +29,7 @@ from ..events.inbox import Inbox
 from ..events.loop import Loop, Part
 from ..events.readiness import Readiness
 from ..ipc.channel import Channel
-from ..system import fastexit, signals
+from ..system import fastexit, idle, signals
 from ..system.pidfile import PidFile
 from .condition import Condition
 from .drain import Drain
@@ -65,7 +65,7 @@ class ManagerHalf:
         ours = (self.inbox, self.reports, self.workers, self.renewal, self.readiness, self.drain)
         self.loop = Loop(self._signals, (*ours, *self.attending))
         self.reaper = Reaper(
-            self.registry, manager.notify, self._ended, self.reports.hear, whole_trees=self.workers.are_programs
+            self.registry, manager.notify, self._ended, self._hear_children, whole_trees=self.workers.are_programs
         )
         self.over = False
         self._stop = Stop(-FOREVER)
@@ -109,6 +109,23 @@ class ManagerHalf:
         fastexit.remember_open_files()
         gc.freeze()  # what is there now is never collected, so the workers' copies of these pages stay shared
 
+    def _hear_children(self) -> None:
+        self.reports.hear()
+        for part in self.attending:
+            part.take_in()
+
+    def give_output(self) -> dict[int, int]:
+        """A program is about to be started for the pool: where the attending parts want its output. Raises OSError."""
+        given: dict[int, int] = {}
+        for part in self.attending:
+            given.update(part.give_output())
+        return given
+
+    def output_given(self, kind: str, pid: int) -> None:
+        """It has been started, or with pid 0 it could not be."""
+        for part in self.attending:
+            part.output_given(kind, pid)
+
     def _prepare(self, step: Callable[[], object]) -> None:
         """Code of the application, before the first fork. With workers that serve already its failure is that of a reload: they
         have no other manager."""
@@ -119,6 +136,10 @@ class ManagerHalf:
                 raise
             self._failure = _told(error)
 
+    def left_by(self, kind: str) -> dict[str, Any]:
+        """For a part, when it begins: what it has left to this image of the manager."""
+        return self._left.parts.get(kind, {}) if self._left is not None else {}
+
     def hear(self, name: str) -> None:
         """For a part, when it begins: this signal is ours as well."""
         if not self._manager.no_signals:
@@ -126,7 +147,7 @@ class ManagerHalf:
 
     def run(self) -> None:
         """The one loop, until a stop is over. In a new worker it ends at once: there the public object has dropped us."""
-        while self._is_kept and not self.over:
+        while self.is_kept and not self.over:
             self._act_on_signals()
             self.drain.end_in_time()
             self._give_up_if_hopeless()
@@ -134,11 +155,12 @@ class ManagerHalf:
                 self._keep_pool()
             else:
                 self._go_on_stopping()
-            if self._is_kept and not self.over:
+            if self.is_kept and not self.over:
                 self._manager.wait()
 
     @property
-    def _is_kept(self) -> bool:
+    def is_kept(self) -> bool:
+        """This is the manager; in a new worker it is so no more."""
         return self._manager._half is self
 
     def leave_nothing(self) -> None:
@@ -255,6 +277,19 @@ class ManagerHalf:
             return
         self.workers.reload()
         self.readiness.reloading()
+
+    def reopen(self) -> None:
+        """USR1: log files may have been moved. The manager's own descriptors and each worker's, in one turn of the loop, in which nobody
+        is forked: so no worker keeps the former file. One that was forked before this is in the registry, and gets the signal; while it
+        is too young for it, it holds it until its handler is there. One that is forked afterwards inherits the new file."""
+        for part in self.attending:
+            part.reopen()
+        if not any(part.reopens_in_worker for part in self.attending):
+            return
+        for child in tuple(self.workers.children.everybody):
+            # One of an older image, which had no such log, would end.
+            if not idle.is_known() or idle.catches(child.pid, signals.number("USR1")):
+                self.reaper.send(child, "USR1")
 
     # -- from one image to the next -----------------------------------------------------------------------------------
 

@@ -48,10 +48,7 @@ class Handover:
     # -- in the manager that leaves it --------------------------------------------------------------------------------
 
     def add_listener(self, listener: Listener) -> None:
-        bound = asdict(listener.bound) if listener.bound is not None else None
-        address = listener.address.describe()
-        one = {"asked": listener.asked, "fd": listener.fileno(), "address": address, "bound": bound}
-        self.listeners.append(one)
+        self.listeners.append(describe(listener))
 
     def add_child(self, child: Child) -> None:
         left = {name: getattr(child, name) for name in ("pid", "kind", "generation", "served", "spawned_at")}
@@ -84,12 +81,12 @@ class Handover:
         """Those that the same words were asked for."""
         found = [one for one in self.listeners if one["asked"] == asked]
         self.listeners = [one for one in self.listeners if one["asked"] != asked]
-        return [_listener(one) for one in found]
+        return [listener(one) for one in found]
 
     def remove_listeners(self) -> None:
         """Of those that nobody has asked for."""
         for one in self.listeners:
-            _listener(one).remove()
+            listener(one).remove()
         self.listeners = []
 
     def abandon(self) -> None:
@@ -99,6 +96,25 @@ class Handover:
         for path, descriptor in self.pidfiles.items():
             PidFile.left(path, descriptor).release()
         self.remove_listeners()
+
+
+def describe(listener: Listener) -> dict[str, Any]:
+    """What the next image is to know of it, for JSON."""
+    bound = asdict(listener.bound) if listener.bound is not None else None
+    address = listener.address.describe()
+    return {"asked": listener.asked, "fd": listener.fileno(), "address": address, "bound": bound}
+
+
+def listener(left: dict[str, Any]) -> Listener:
+    """One that was described so."""
+    sock = socket.socket(fileno=left["fd"])
+    sock.setblocking(False)
+    bound = left["bound"]
+    if bound is not None:
+        bound = BoundFile(**{**bound, "identity": tuple(bound["identity"])})
+    found = Listener(sock, parse_address(left["address"]), bound)
+    found.asked = left["asked"]
+    return found
 
 
 def _nameless_file() -> int:
@@ -162,17 +178,6 @@ def _keep(descriptors: Iterable[int]) -> None:
     for number in descriptors:
         if number != 0:
             os.set_inheritable(number, False)
-
-
-def _listener(left: dict[str, Any]) -> Listener:
-    sock = socket.socket(fileno=left["fd"])
-    sock.setblocking(False)
-    bound = left["bound"]
-    if bound is not None:
-        bound = BoundFile(**{**bound, "identity": tuple(bound["identity"])})
-    listener = Listener(sock, parse_address(left["address"]), bound)
-    listener.asked = left["asked"]
-    return listener
 
 
 _found = _read()  # at once: a program that the application runs must not find the variables

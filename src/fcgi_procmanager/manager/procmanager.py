@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from sys import modules
-from typing import Any, Callable, NoReturn, Union
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Union
 
 from ..basics import checks, exits, log
 from ..basics.states import PLAIN, Role
@@ -39,6 +39,9 @@ from .canary import prove
 from .half import ManagerHalf
 from .parts import PoolPart
 from .workers import Workers
+
+if TYPE_CHECKING:
+    from ..ipc.scoreboard import Slot
 
 
 class ProcManager:
@@ -340,6 +343,28 @@ class ProcManager:
         return self._worker.gate
 
     @property
+    def slot(self) -> Slot | None:
+        """Worker: its place on the scoreboard, if there is one."""
+        return self._worker.slot
+
+    @property
+    def make_request(self) -> Callable[..., Any] | None:
+        """Worker: makes the requests of an accept loop, where somebody is to be told of each; None for the loop's own."""
+        return None
+
+    @property
+    def collects_output(self) -> bool:
+        """Either: what workers write to standard output and standard error goes to the log through the manager."""
+        return False
+
+    def share_slot(self) -> None:
+        """Worker, before its threads: more than one request at a time will be written there."""
+        if self._worker.slot is not None:
+            from ..ipc.scoreboard import SharedSlot
+
+            self._worker.slot = SharedSlot(self._worker.slot)
+
+    @property
     def baton(self) -> Baton | None:
         """Worker: for gates of its threads."""
         return self._worker.channel.baton if self._worker.channel else None
@@ -431,11 +456,14 @@ class ProcManager:
         self._abandon_pid_files()
         forget_children_of_manager()
         self.role = Role.SERVER
-        self._worker = Worker(self._signals, half.drop())
+        self._worker = Worker(self._signals, half.drop(), half.workers.slot)
         if not self.no_signals:
             self._signals.renew()
             self._signals.restore("QUIT", "TTIN", "TTOU", "USR2", "CHLD")
             self._signals.install(signals.WORKER_SIGNALS, self._on_worker_signal)
+            reopening = [part.reopen_in_worker for part in half.attending if part.reopens_in_worker]
+            if reopening:
+                self._signals.act("USR1", reopening)
             atexit.register(signals.ignore_late)  # a TERM repeated while Python shuts down would kill, status 143
         fastexit.prepare()
         atexit.register(self._say_why)
@@ -463,6 +491,8 @@ class ProcManager:
             self.change_process_name()
         self._signals.rearm()
         self.notify("initialized")
+        if self.slot is not None:
+            self.slot.ready()
         self._worker.report(READY)
         self._leave_if_told()
 
@@ -520,8 +550,8 @@ class ProcManager:
             self._half.renewal.ask()
 
     def _on_reopen(self, name: str) -> None:
-        for part in self._half.attending if self._half is not None else ():
-            part.reopen()
+        if self._half is not None:
+            self._half.reopen()
 
     def _on_more(self, name: str) -> None:
         self.n_processes += 1

@@ -14,6 +14,7 @@ would be forgotten.
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..basics.clock import FOREVER, monotonic
@@ -121,19 +122,22 @@ class Renewal(Part):
     def _start(self) -> Child:
         left = self._half.show()
         descriptor = left.write()
+        kept = {number: number for number in {*left.descriptors(), descriptor} if number > 2}
         try:
             environment = launch.environment_from(os.environ)
             program = Program(
                 (IMAGE.program, *IMAGE.arguments[1:]),
                 handover.environment(descriptor, environment),
-                {number: number for number in {*left.descriptors(), descriptor} if number > 2},
+                {**kept, **self._half.give_output()},
                 IMAGE.directory,
                 session=True,
                 death_signal="KILL",
                 pid_variable=handover.PID_VARIABLE,
             )
-            return launch.start(program, self._half.registry.of(self.kind))
+            children = self._half.registry.of(self.kind)
+            return launch.start(program, children, forked=partial(self._half.output_given, self.kind))
         finally:
+            self._half.output_given(self.kind, 0)
             os.close(descriptor)
 
     def _kill(self, reason: str) -> None:

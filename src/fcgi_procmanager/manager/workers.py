@@ -21,6 +21,7 @@ from ..ipc.channel import READY, REFUSED, SERVED
 from ..system.proctitle import set_title
 
 if TYPE_CHECKING:
+    from ..ipc.scoreboard import Slot
     from .half import ManagerHalf
     from .handover import Handover
     from .procmanager import ProcManager
@@ -33,6 +34,7 @@ class Workers(Part):
     the last reload failed, empty if it did not; the manager's title says it too."""
 
     kind = WORKER
+    slot: Slot | None = None  # of the scoreboard, for the one that is forked next
     are_programs = False  # which know nothing of us, and cannot end what they have started once they are killed
 
     def __init__(self, manager: ProcManager, half: ManagerHalf) -> None:
@@ -55,15 +57,20 @@ class Workers(Part):
     # -- filling the pool ---------------------------------------------------------------------------------------------
 
     @property
+    def wanted(self) -> int:
+        """How many workers there should be now."""
+        return self._manager.n_processes
+
+    @property
     def missing(self) -> int:
         """Workers to fork. In a plain pool one that is leaving still holds its place: it is replaced when it is gone."""
         if self._resting:
             return 0
         if not self._rolls:
-            return self._manager.n_processes - len(self.children)
+            return self.wanted - len(self.children)
         if self._reloading:
             return self._rolling_step.start
-        return self._manager.n_processes - len(self.children.staying)
+        return self.wanted - len(self.children.staying)
 
     @property
     def _rolls(self) -> bool:
@@ -83,7 +90,12 @@ class Workers(Part):
     def complete(self) -> bool:
         """As many as are wanted are ready, and nobody is leaving or to be replaced."""
         workers = self.children
-        return not workers.leaving and workers.ready >= self._manager.n_processes and not self._reloading
+        return not workers.leaving and workers.ready >= self.wanted and not self._reloading
+
+    @property
+    def reloading(self) -> bool:
+        """Some of an older generation have not been asked to leave yet."""
+        return self._reloading
 
     @property
     def replaced(self) -> int:
@@ -151,7 +163,7 @@ class Workers(Part):
 
     @property
     def _snapshot(self) -> Snapshot:
-        return snapshot(self._manager.n_processes, self.generation, self.children)
+        return snapshot(self.wanted, self.generation, self.children)
 
     def _take(self, step: Step) -> None:
         self.retire(step.retire, self._manager.reload_timeout)

@@ -21,6 +21,7 @@ Runs in the manager and in each worker, which makes a pipe of its own (`renew`).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -43,6 +44,7 @@ LEAVE_SIGNALS = ("TERM", "HUP")  # what asks a worker to leave
 # INT reaches a worker only from a terminal, together with its manager, which then stops it in order: noted, not obeyed.
 WORKER_SIGNALS = ("TERM", "HUP", "INT")
 SUPERDAEMON_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "CHLD")
+PARENT_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "TTIN", "TTOU", "CHLD")  # of several pools
 SUPERVISOR_SIGNALS = ("TERM", "INT", "QUIT", "USR2", "CHLD")
 DAEMON_SIGNALS = ("TERM", "INT", "QUIT")  # also of a supervised process
 HANDLED = tuple(  # by anyone of ours
@@ -157,6 +159,19 @@ class Signals:
             self._read, self._write = _pipe()
             signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         self._noted.clear()
+
+    def act(self, name: str, actions: Iterable[Callable[[], object]]) -> None:
+        """In a worker, while signals are blocked: do these in the handler itself, since a request may last. System calls are restarted,
+        so that the request is not disturbed."""
+        actions = tuple(actions)
+
+        def handle(signum: int, frame: object) -> None:
+            for action in actions:
+                with contextlib.suppress(Exception):  # it would be raised in code of the application
+                    action()
+
+        _signal(_NUMBER[name], handle)
+        _siginterrupt(_NUMBER[name], False)
 
     def claim(self) -> int:
         """Have the wakeup descriptor for the length of a wait. Returns whose it was, for `give_back`.

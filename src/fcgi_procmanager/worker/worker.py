@@ -17,17 +17,19 @@ from .gate import Gate
 from .leaving import Leaving
 
 if TYPE_CHECKING:
+    from ..ipc.scoreboard import Slot
     from ..sockets.listener import Listener
 
 
 class Worker:
-    """channel: to the manager; None where there is none.
+    """channel: to the manager; None where there is none. slot: its place on the scoreboard.
 
     in_flight: with threads, other requests in progress. received: how often each signal came.
     """
 
-    def __init__(self, signals: Signals, channel: Channel | None = None) -> None:
+    def __init__(self, signals: Signals, channel: Channel | None = None, slot: Slot | None = None) -> None:
         self.channel = channel
+        self.slot = slot
         self.managed = channel is not None
         self.received: dict[str, int] = {}
         self.leaving = Leaving(self.received)

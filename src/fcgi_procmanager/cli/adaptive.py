@@ -1,0 +1,110 @@
+"""The options of `serve` for an adaptive pool: how many workers, their limits, and where the manager says how it is.
+
+Runs before the manager starts. Must never touch the system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from ..children.sizing import KINDS, STATIC
+from ..errors import ConfigError
+from ..manager.procmanager import ProcManager
+from ..pool.accessformat import compile_format
+from ..pool.lines import FORMATS
+from ..pool.poolmanager import PoolManager
+from .arguments import Options, duration, seconds, size, whole
+from .pooloptions import absolute_address
+
+__all__ = ["adaptive_settings", "add_adaptive_options"]
+
+_PATHS = ("control", "slow_log")
+
+
+def add_adaptive_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("how many workers", "never more than --processes says")
+    add = group.add_argument
+    kinds = "as many as --processes says (static), as are busy and some to spare (dynamic), none at rest (ondemand), or one for each request"
+    add("--pool", choices=KINDS, help=f"{kinds} (default: {STATIC})")
+    add("--start-servers", type=whole, metavar="N", help="dynamic: workers at the start")
+    add("--min-spare", type=whole, metavar="N", help="dynamic: idle workers at least")
+    add("--max-spare", type=whole, metavar="N", help="dynamic: idle workers at most")
+    add(
+        "--process-idle-timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="before one that is too many leaves (default: 10)",
+    )
+    group = parser.add_argument_group("limits of a worker", "its replacement is ready first, where there is time")
+    add = group.add_argument
+    add("--max-requests", type=whole, metavar="N", help="it serves no more")
+    add("--max-memory", type=size, metavar="SIZE", help="such as 200M")
+    add("--memory-measure", choices=("rss", "pss"), help="what is counted: all of it, or its share (default: rss)")
+    add("--max-age", type=duration, metavar="TIME", help="such as 1h")
+    add(
+        "--babysit",
+        type=seconds,
+        metavar="SECONDS",
+        help="look so often for workers that only use a CPU, or hang at their start",
+    )
+    add("--emergency-restart-threshold", type=whole, metavar="N", help="so many crashes replace all workers")
+    add("--emergency-restart-interval", type=seconds, metavar="SECONDS", help="in this time (default: 60)")
+    group = parser.add_argument_group("limits of a request")
+    add = group.add_argument
+    add("--request-timeout", type=seconds, metavar="SECONDS", help="RequestTimeout is raised in it: 504")
+    add("--request-grace", type=seconds, metavar="SECONDS", help="later its worker is killed (default: 5)")
+    add("--slow-after", type=seconds, metavar="SECONDS", help="report its stack, once")
+    add("--slow-log", metavar="FILE", help="report it there (default: in the log)")
+    group = parser.add_argument_group("the log")
+    add = group.add_argument
+    add("--log-format", choices=FORMATS, help="collect what workers write, and give each line a time and a level")
+    add(
+        "--access-log",
+        metavar="FILE",
+        help="a line there for each request; - for standard error; USR1 to the manager opens it anew",
+    )
+    add("--access-format", type=_format, metavar="FORMAT", help="what it says, as php-fpm's access.format, or json")
+    group = parser.add_argument_group("what is to be seen")
+    add = group.add_argument
+    add("--control", metavar="PATH", help="socket for 'status' and 'top' (default: beside the PID file)")
+    add("--status-listen", metavar="ADDRESS", help="answer a web server there by FastCGI: /status, /metrics, /ping")
+
+
+_NAMES = (
+    *("pool", "start_servers", "min_spare", "max_spare", "process_idle_timeout"),
+    *("max_requests", "max_memory", "memory_measure", "max_age", "babysit"),
+    *("emergency_restart_threshold", "emergency_restart_interval"),
+    *("request_timeout", "request_grace", "slow_after", "slow_log"),
+    *("log_format", "access_log", "access_format", "control", "status_listen"),
+)
+
+
+def adaptive_settings(options: Options, base: type[ProcManager]) -> dict[str, Any]:
+    """For the constructor of `base`: what was given. Raises ConfigError when it has no use for that."""
+    given = {name: getattr(options, name) for name in _NAMES if getattr(options, name) is not None}
+    if given and not issubclass(base, PoolManager):
+        option = "--" + next(iter(given)).replace("_", "-")
+        raise ConfigError(f"{option} is for a PoolManager: derive {base.__name__} from it, or leave the option out")
+    if issubclass(base, PoolManager) and (name := _name(options)):
+        given["pool_name"] = name
+    for name in _PATHS:
+        if name in given:
+            given[name] = os.path.abspath(given[name])
+    if "status_listen" in given:
+        given["status_listen"] = absolute_address(given["status_listen"])
+    return given
+
+
+def _format(text: str) -> str:
+    try:
+        compile_format(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _name(options: Options) -> str | None:
+    """Of the pool."""
+    return options.pool_name or (options.table.path[-1] if options.table is not None else None)

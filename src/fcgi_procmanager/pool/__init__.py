@@ -1,0 +1,1 @@
+"""The adaptive pool: how many workers, for how long, and what they are doing."""
