@@ -23,7 +23,7 @@ from fcgi_procmanager.fastcgi.connection import Connection, Limits
 from fcgi_procmanager.fastcgi.pairs import encode
 from fcgi_procmanager.fastcgi.request import Request
 
-ON_A_REQUEST = 40.0  # microseconds
+ON_A_REQUEST = 20.0  # microseconds
 REQUESTS = 200  # in a round
 WITHOUT = "no log"
 FORMATS = {

@@ -219,6 +219,7 @@ def test_a_pool_is_alive_while_it_starts_and_while_the_last_ones_answer(
         notified.wait("WATCHDOG")
     write(boot, "")
     notified.wait("READY")
+    script.line()  # it is in its loop: told to leave before that, it would not look at HOLD
     script.signal(signal.SIGHUP)
     notified.wait("RELOADING")
     for _ in range(3):
@@ -252,6 +253,7 @@ def test_those_who_still_answer_put_the_limit_off(pool: Run, boot: Path, notifie
     (boot.parent / "hold").touch()
     script = pool(1)
     notified.wait("READY")
+    script.line()  # it is in its loop
     script.signal(number)
     notified.wait("EXTEND_TIMEOUT_USEC", "15000000")
     begin = time.monotonic()
