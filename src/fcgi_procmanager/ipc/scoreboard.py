@@ -269,7 +269,8 @@ class Slot:
 
     def _sample(self, now: float) -> None:
         used = process_time()
-        self._cpu = (used - self._used) / max(self._busy, 1e-9)
+        # What it used between requests is in it too, which may be more than a short one takes.
+        self._cpu = min(1.0, (used - self._used) / max(self._busy, 1e-9))
         self._used, self._busy, self._sample_at = used, 0.0, now + _SAMPLE
 
 

@@ -68,7 +68,10 @@ class Census(PoolPart):
         backlogs.close()
         self._most_waiting = max(self._most_waiting, queue.waiting)
         found = [self._worker(child, now - monotonic_now, monotonic_now, full) for child in workers.children.everybody]
-        active = sum(worker.busy for worker in found)
+        accepted = workers.requests + sum(worker.requests for worker in found)
+        active = max(
+            sum(worker.busy for worker in found), int(accepted > 0)
+        )  # one may have come and gone between two looks
         manager.sizer.max_active = max(manager.sizer.max_active, active)
         return PoolStatus(
             name=manager.pool_name,
@@ -79,7 +82,7 @@ class Census(PoolPart):
             pid=os.getpid(),
             version=_VERSION,
             listeners=tuple(listener.describe() for listener in manager.listeners),
-            accepted=workers.requests + sum(worker.requests for worker in found),
+            accepted=accepted,
             queue=queue.waiting,
             max_queue=self._most_waiting,
             queue_limit=queue.limit or None,
