@@ -3,8 +3,8 @@ lines of the log in the same form.
 
 Runs in the manager; in a new worker it puts the pipes in place. Each stream of each worker has a pipe of its own, made before the fork, so
 that no two lines are ever mixed. What a worker has written before it died is read before its death is told. A pipe is read until its end,
-which comes when nobody can write to it any more: a worker may have left children. Must never wait for a worker, nor for whoever reads
-the log.
+which comes when nobody can write to it any more: a worker may have left children. Must never wait for a worker, nor for whoever
+reads the log, but for a second at the end.
 """
 
 from __future__ import annotations

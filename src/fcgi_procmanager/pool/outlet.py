@@ -1,11 +1,12 @@
 """Standard error, written without waiting for whoever reads it.
 
-Runs in the manager. A reader who is slow makes us keep what he has not taken; one who takes nothing for a second costs lines, which are
+Runs in the manager, in any thread. A reader who is slow makes us keep what he has not taken; one who takes nothing for a second costs lines, which are
 counted: nobody stops serving for want of a reader. What has been begun is ended: a line is whole or not there.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 import stat
@@ -27,6 +28,7 @@ class Outlet:
 
     def __init__(self, left_out: Callable[[int], bytes]) -> None:
         self._tell = left_out
+        self._lock = _thread.allocate_lock()  # a thread of the application may have something to say
         self._kept: deque[bytes] = deque()
         self._size = 0  # of all that is kept
         self._taken = 0  # bytes of the first one that were written
@@ -48,19 +50,27 @@ class Outlet:
         return bool(self._kept) and monotonic() - self._moved_at >= _PATIENCE
 
     def write(self, line: bytes) -> None:
-        if self._kept:
-            self.flush()
-        if self._size >= _FULL and self._is_stalled:
-            self._left_out += 1
-            return
-        if not self._kept:
-            self._moved_at = monotonic()
-        self._kept.append(line)
-        self._size += len(line)
-        self.flush()
+        with self._lock:
+            if self._kept:
+                self._flush()
+            if self._size >= _FULL and self._is_stalled:
+                self._left_out += 1
+                return
+            if not self._kept:
+                self._moved_at = monotonic()
+            self._keep(line)
+            self._flush()
 
     def flush(self) -> None:
         """What there is room for."""
+        with self._lock:
+            self._flush()
+
+    def _keep(self, line: bytes) -> None:
+        self._kept.append(line)
+        self._size += len(line)
+
+    def _flush(self) -> None:
         while self._kept:
             try:
                 if not self._write_first():
@@ -71,9 +81,8 @@ class Outlet:
                 self._kept.clear()
                 self._size = self._taken = 0
             if self._left_out and not self._kept:
-                line, self._left_out = self._tell(self._left_out), 0
-                self._kept.append(line)
-                self._size += len(line)
+                count, self._left_out = self._left_out, 0
+                self._keep(self._tell(count))
 
     def _write_first(self) -> bool:
         """False when there is no room."""
