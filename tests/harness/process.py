@@ -280,8 +280,8 @@ class Names:
 
 def patient(seconds: float) -> float:
     """A bound for what takes a fraction of `seconds` on an idle machine and much longer when it is wrong: wider on a
-    machine that has more to do than it has processors."""
-    return seconds * max(2.0, 1.5 * os.getloadavg()[0] / (os.cpu_count() or 1))
+    machine that has more to do than it has processors. The load average comes late: a minute passes until it knows."""
+    return seconds * max(3.0, 1.5 * os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def wait_until(fn: Callable[[], T], timeout: float = 10, what: str | Callable[[], str] = "the condition") -> T:
