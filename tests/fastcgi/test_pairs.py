@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -58,6 +60,23 @@ def test_names_that_come_twice(requests: list[list[tuple[str, str]]]) -> None:
         assert list(decoder.decode(content).items()) == list(decode(content).items())
 
 
+@slow
+@given(st.lists(st.tuples(request, st.integers(0, 400), st.binary(max_size=4)), max_size=12))
+def test_what_is_broken_anywhere(requests: list[tuple[Any, int, bytes]]) -> None:
+    """Some bytes are others: the same pairs, or the same error."""
+    decoder = Decoder()
+    for values, at, others in requests:
+        content = content_of(values)
+        content = content[:at] + others + content[at + len(others) :]
+        try:
+            expected = list(decode(content).items())
+        except ProtocolError:
+            with pytest.raises(ProtocolError):
+                decoder.decode(content)
+        else:
+            assert list(decoder.decode(content).items()) == expected
+
+
 def test_what_is_returned_is_the_callers() -> None:
     decoder, content = Decoder(), content_of(("GET", "/", "1", {}))
     for _ in range(3):
@@ -107,7 +126,18 @@ def test_it_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     usual, odd = content_of(("GET", "/", "1", {})), encode({"A": "1", "B": "2"})
     for content in (usual, odd):
         decoder.decode(content)
-    assert not decoder._steps
+    assert decoder._template.pairs == {}
     for _ in range(10):
         decoder.decode(usual)
-    assert [step.run for step in decoder._steps] == [usual]
+    assert decoder._template.rest == usual
+
+
+def test_lengths_that_are_longer_than_they_need_be() -> None:
+    """A short length may be written in four bytes; each may come in either form."""
+    decoder, forms = (
+        Decoder(),
+        [fcgi.encode_params([("A", "1")]), b"\x80\0\0\1\1A1", b"\1\x80\0\0\1A2", b"\x80\0\0\1\x80\0\0\1A3"],
+    )
+    for content in (*forms, *forms, *reversed(forms)):
+        for behind in (b"", b"\1\1B1", b"\1\1B2"):
+            assert decoder.decode(content + behind) == decode(content + behind)
