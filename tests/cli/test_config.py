@@ -19,7 +19,7 @@ from fcgi_procmanager.cli.configcheck import commands
 from fcgi_procmanager.cli.sources import variable
 from fcgi_procmanager.cli.start_server import variables
 from harness import fcgi
-from harness.process import Script, children, cmdline, wait_dead, wait_until
+from harness.process import Script, children, cmdline, session, wait_dead, wait_until
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -445,14 +445,7 @@ def test_chdir_and_daemon_of_the_command_line(place: Place, tmp_path: Path) -> N
 
 def without_canary(manager: int) -> list[int]:
     """Its workers. A canary has a session of its own."""
-    return [pid for pid in children(manager) if _session(pid) != pid]
-
-
-def _session(pid: int) -> int:
-    try:
-        return os.getsid(pid)
-    except ProcessLookupError:
-        return pid
+    return [pid for pid in children(manager) if session(pid) not in (pid, None)]
 
 
 @pytest.mark.parametrize("preload", [False, True])

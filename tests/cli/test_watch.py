@@ -16,7 +16,7 @@ import pytest
 from fcgi_procmanager.system.watcher import is_source
 from harness import fcgi
 from harness.inside import say  # noqa: F401 what the application below uses
-from harness.process import Script, alive, children, cmdline, wait_dead, wait_until
+from harness.process import Script, alive, children, cmdline, session, wait_dead, wait_until
 
 Command = Callable[..., Script]
 
@@ -91,7 +91,7 @@ def watcher_of(script: Script) -> int:
 
 
 def workers_of(script: Script) -> list[int]:
-    return [pid for pid in script.workers() if os.getsid(pid) == script.pid]
+    return [pid for pid in script.workers() if session(pid) == script.pid]
 
 
 def ends(script: Script, watcher: int) -> None:

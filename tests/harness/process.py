@@ -321,6 +321,14 @@ def wait_asleep(pid: int, timeout: float = 10) -> None:
     wait_until(lambda: process_state(pid) == "S", timeout, f"{pid} to be asleep")
 
 
+def session(pid: int) -> int | None:
+    """The session that the process is in; None when it is gone."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
 def parent(pid: int) -> int | None:
     fields = _stat(pid)
     return int(fields[1]) if fields else None

@@ -15,7 +15,7 @@ from typing import Callable
 import pytest
 
 from harness import fcgi
-from harness.process import Script, children, cmdline, open_fds, wait_dead, wait_until
+from harness.process import Script, children, cmdline, open_fds, session, wait_dead, wait_until
 
 Run = Callable[..., Script]
 
@@ -79,7 +79,7 @@ class Pool:
 
     def workers(self) -> list[int]:
         """A canary has a session of its own."""
-        return [pid for pid in children(self.script.pid) if not is_leader(pid)]
+        return [pid for pid in children(self.script.pid) if session(pid) not in (pid, None)]
 
     def settled(self, old: set[int]) -> bool:
         now = self.workers()
@@ -423,13 +423,6 @@ class Asking:
                 assert fcgi.fetch(self._address, timeout=20).ended
             except (AssertionError, OSError) as error:
                 self.failures.append(repr(error))
-
-
-def is_leader(pid: int) -> bool:
-    try:
-        return os.getsid(pid) == pid
-    except ProcessLookupError:
-        return False
 
 
 def whole(pool: Pool, release: str) -> bool:
