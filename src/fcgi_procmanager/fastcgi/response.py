@@ -10,12 +10,13 @@ import os
 import stat
 import wsgiref.util
 from collections.abc import Iterable
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from .framing import NO_BODY, Framing, content_length
 from .request import Request
 
 _NAME_SIZE = len("content-length")
+_REMEMBERED = 1 << 13  # bytes of headers at most
 _SMALL_FILE = 1 << 15  # bytes; below it a read and one send cost less than the calls around sendfile
 
 
@@ -33,16 +34,27 @@ class FileWrapper(wsgiref.util.FileWrapper):
         return (file, offset, count) if stat.S_ISREG(status.st_mode) and count > _SMALL_FILE else None
 
 
+# Of a reply: its status with the reason; its headers, each with a line end; Content-Length; and all of that as it is sent, when nothing is
+# added to it, or nothing where it is not made yet.
+_Head = tuple[str, str, Optional[int], bytes]
+
+# One that was remembered, with what it was made of: most applications pass the same again and again. One, so that there is no more
+# than one reply had; and replaced as a whole, since threads may be here.
+_known: tuple[str, list[tuple[str, str]], _Head] = ("", [], ("", "", None, b""))
+_misses = _TRIED = 64  # misses: so rarely is another one remembered, since an application may never pass the same again
+
+
 class Response:
     """What PEP 3333 asks of a server for one reply."""
 
-    __slots__ = ("_begun", "_bodiless", "_declared", "_head", "_made", "_request", "_status")
+    __slots__ = ("_begun", "_bodiless", "_declared", "_head", "_made", "_request", "_status", "_whole")
 
     def __init__(self, request: Request) -> None:
         self._request = request
         self._status = ""  # with its reason
         self._head = ""  # the headers, each with its line end
         self._declared: int | None = None  # Content-Length
+        self._whole = b""  # all of that as it is sent, if it is known
         self._bodiless = False
         self._made: Framing | None = None
         self._begun = False  # they are written
@@ -60,7 +72,12 @@ class Response:
             self._begun = False
         elif self._status:
             raise AssertionError("start_response() was called a second time, without exc_info")
-        self._status, self._head, self._declared = _checked(status, headers)
+        if status == _known[0] and headers == _known[1]:
+            self._status, self._head, self._declared, self._whole = _known[2]
+        else:
+            self._status, self._head, self._declared = _checked(status, headers)
+            self._whole = b""
+            _miss(status, headers, self._head, self._declared)
         self._bodiless = self._status.startswith(NO_BODY) or self._request.params.get("REQUEST_METHOD") == "HEAD"
         self._made = None
         return self.write
@@ -135,8 +152,7 @@ class Response:
             raise AssertionError("the application sent a body before it called start_response()")
         added = self._length_line(length) if length is not None and self._declared is None else ""
         self._begun = True
-        # The status last: HAProxy makes a 302 of whatever has a Location behind it.
-        return f"{self._head}{added}Status: {self._status}\r\n\r\n".encode("latin-1")
+        return self._whole if self._whole and not added else _joined(f"{self._head}{added}", self._status)
 
     def _length_line(self, length: int) -> str:
         """Not for a status that has no body, nor for an empty reply to HEAD: that says nothing of the body that GET would
@@ -155,6 +171,33 @@ def _is_over(framing: Framing) -> bool:
 def _is_file_over(framing: Framing) -> bool:
     framing.exceeded = False  # a file that grows is no mistake of the application
     return framing.full
+
+
+def _joined(lines: str, status: str) -> bytes:
+    # The status last: HAProxy makes a 302 of whatever has a Location behind it.
+    return f"{lines}Status: {status}\r\n\r\n".encode("latin-1")
+
+
+def _miss(status: str, headers: list[tuple[str, str]], lines: str, declared: int | None) -> None:
+    """Another head than the one that is known."""
+    global _misses
+    _misses += 1
+    if _misses >= _TRIED:
+        _misses = 0
+        _remember(status, headers, lines, declared)
+
+
+def _remember(status: str, headers: list[tuple[str, str]], lines: str, declared: int | None) -> None:
+    """Unless it could be changed by the application later, or be equal to what is not the same."""
+    global _known
+    if type(status) is not str or type(headers) is not list or len(lines) > _REMEMBERED:
+        return
+    if any(type(header) is not tuple or [*map(type, header)] != [str, str] for header in headers):
+        return
+    try:
+        _known = status, headers.copy(), (status, lines, declared, _joined(lines, status))
+    except UnicodeEncodeError:  # it is told when the reply is sent
+        pass
 
 
 def _checked(status: str, headers: Iterable[tuple[str, str]]) -> tuple[str, str, int | None]:
