@@ -350,7 +350,7 @@ CACHING = """
     from fcgi_procmanager.cli.loading import cache_settled_sources_only, search_here
     search_here()
     cache_settled_sources_only()
-    for name, age in ("fresh", 0), ("settled", 10):
+    for name, age in ("fresh", -1), ("settled", 10):  # seconds; up to two are fresh, and this may be held up
         with open(name + ".py", "w") as file:
             file.write("x = 1")
         os.utime(name + ".py", (time.time() - age,) * 2)

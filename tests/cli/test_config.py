@@ -86,8 +86,11 @@ class Place:
     def serve(self, *words: object, log: Path | None = None, **more: Any) -> Script:
         """With one worker, which is ready."""
         script = self.command("serve", *words, **more)
-        told = script.log if log is None else lambda: log.read_text() if log.exists() else ""
-        wait_until(lambda: re.search(r"server \(pid \d+\) started$", told(), re.MULTILINE), 20, told)
+        if log is None:
+            script.wait_ready()
+        else:
+            told = lambda: log.read_text() if log.exists() else ""  # noqa: E731
+            wait_until(lambda: re.search(r"server \(pid \d+\) started$", told(), re.MULTILINE), 20, told)
         return script
 
     def ready(self, script: Script) -> list[int]:
@@ -491,7 +494,7 @@ def test_exec_takes_its_program_from_the_file(place: Place) -> None:
     env = {"FCGI_PROCMANAGER_PROCESSES": "1", "FCGI_PROCMANAGER_CONFIG": "pools.toml", "OTHER": "kept"}
     script = place.command("exec", env=env)
     wait_started(script, 1)
-    answers = {name: fcgi.fetch(place.sock, f"/env/{name}").text for name in (*env, "GIVEN")}
+    answers = {name: fcgi.fetch(place.sock, f"/env/{name}", timeout=20).text for name in (*env, "GIVEN")}
     gone = dict.fromkeys(env, "is not set")
     assert answers == {**gone, "OTHER": "kept", "GIVEN": "from the file"}
     assert script.stop() == 0

@@ -15,7 +15,7 @@ import pytest
 
 from cli.programs import PROGRAMS, Folder, plain, wait_started
 from harness import fcgi
-from harness.process import Script, alive, cmdline, free_port, listening, open_fds, wait_dead, wait_until
+from harness.process import Script, alive, cmdline, free_port, listening, open_fds, wait_asleep, wait_dead, wait_until
 
 LINUX = sys.platform.startswith("linux")
 
@@ -100,8 +100,7 @@ def test_a_program_has_no_other_descriptors_and_hears_every_signal(folder: Folde
     script = folder.exec(["sleep", "600"], n=1)
     (pid,) = script.workers()
     wait_until(lambda: cmdline(pid) == "sleep 600", 20, "sleep")
-    # It is still loading its libraries for a moment.
-    wait_until(lambda: not [fd for fd, target in open_fds(pid).items() if fd > 2 and target.startswith("/")], 20)
+    wait_asleep(pid, 20)  # it is still loading its libraries for a moment
     fds = open_fds(pid)
     assert fds[0].startswith("socket:")
     assert {fd: target for fd, target in fds.items() if fd > 2 and not target.startswith("pipe:")} == {}
@@ -189,7 +188,7 @@ def test_one_that_ends_in_a_request_is_replaced(folder: Folder, program: list[st
 
 
 def test_who_ends_at_once_is_started_later_each_time_and_then_given_up(folder: Folder) -> None:
-    script = folder.exec(["sh", "-c", "exit 7"], n=2, wait=False)
+    script = folder.exec(["sh", "-c", "exit 7"], "--interval", "20", n=2, wait=False)
     assert script.wait(30) == 1, script.log()
     script.tree_gone()
     assert 5 <= len(script.wait_log(r"exited with status 7")) <= 10

@@ -15,6 +15,7 @@ IDLE_IS_SEEN = pytest.mark.skipif(
 )
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("name", "options", "env"),
     [

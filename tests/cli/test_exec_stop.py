@@ -14,7 +14,7 @@ import pytest
 from cli.programs import PROGRAMS, Folder, plain, wait_started
 from harness import fcgi
 from harness.notify import Notified
-from harness.process import Script, alive, sigcatch, wait_dead, wait_until
+from harness.process import Script, alive, cmdline, sigcatch, wait_dead, wait_until
 
 LINUX = sys.platform.startswith("linux")
 IDLE_IS_SEEN = pytest.mark.skipif(not LINUX, reason="only Linux tells whether a program has a connection in hand")
@@ -213,6 +213,8 @@ def test_a_reload_to_a_program_that_is_gone_says_so_and_the_old_ones_serve_on(fo
     script = folder.exec([str(program)], "--interval", "0.2")
     folder.control("reload")  # which waits until the copies are good
     before = script.workers()
+    for pid in before:
+        wait_until(lambda pid=pid: cmdline(pid).startswith(sys.executable), 20, "the shell to have read the file")
     program.unlink()
     assert "cannot be run: No such file or directory" in failed(folder.run("reload", "--pidfile", "pid"))
     assert int(folder.ask()) in before
@@ -262,7 +264,7 @@ def test_who_is_never_ready_is_given_up(folder: Folder, program: list[str], tmp_
 def test_who_is_not_ready_at_a_reload_leaves_the_old_ones(folder: Folder, program: list[str], tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     ready.touch()
-    script = folder.exec(program, "--ready-timeout", "0.5", n=1, env={"READY": str(ready)})
+    script = folder.exec(program, "--ready-timeout", "8", n=1, env={"READY": str(ready)})
     (pid,) = script.workers()
     assert folder.ask() == str(pid)
     ready.unlink()

@@ -63,6 +63,7 @@ def site(sock_path: str, run_script: Callable[..., Script]) -> Iterator[Served]:
     shutil.rmtree(place)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("way", WAYS)
 def test_deploys_of_an_application_that_starts_slowly_lose_nothing_and_hold_nobody_up(site: Served, way: str) -> None:
     site.serve("--reload-slice", "4", *WAYS[way])
@@ -96,7 +97,7 @@ def test_deploys_of_an_application_that_starts_slowly_lose_nothing_and_hold_nobo
 )
 @pytest.mark.parametrize("way", WAYS)
 def test_a_broken_deploy_loses_nothing_and_says_why(site: Served, way: str, source: str, reason: str) -> None:
-    app = site.serve("--boot-timeout", "3", *WAYS[way])
+    app = site.serve("--boot-timeout", "3" if reason == "was not ready in" else "60", *WAYS[way])
     before = app.workers()
     with Load(site.port) as load:
         site.install("broken", source)
@@ -108,7 +109,7 @@ def test_a_broken_deploy_loses_nothing_and_says_why(site: Served, way: str, sour
         wait_until(lambda: load.done > seen + 10, 20)
     assert load.failures == []
     assert load.releases == {"r0"}
-    assert app.workers() == before
+    wait_until(lambda: app.workers() == before, 20, "the end of those that could not serve")
     site.stop()
 
 
@@ -125,7 +126,11 @@ def test_the_progress_is_shown_on_a_terminal(site: Served) -> None:
         pass
     os.close(master)
     assert reload.wait(20) == 0
-    assert re.findall(rb"\r([^\r\x1b]*)\x1b\[K", said)[:2] == [b"0 of 4 workers replaced", b"1 of 4 workers replaced"]
+    *steps, last = re.findall(rb"\r([^\r\x1b]*)\x1b\[K", said)
+    # It may have come too late for one of them.
+    assert len(steps) >= 2
+    assert steps == sorted({*steps} & {b"%d of 4 workers replaced" % number for number in range(5)})
+    assert last == b""
     assert said.endswith(b"\r\x1b[K")
     assert app.stop() == 0
     site.front.signal(site.web.gentle)

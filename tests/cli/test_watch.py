@@ -70,15 +70,15 @@ def watch(command: Command, sock_path: str) -> Command:
 def write(folder: Path, version: str) -> None:
     """At once, as editors do."""
     aside = folder / ".new"
-    aside.write_text(BROKEN if version == "broken" else APP.replace("%s", version))
+    aside.write_text({"broken": BROKEN, "also broken": "also = broken\n"}.get(version, APP.replace("%s", version)))
     os.rename(aside, folder / "app.py")
 
 
 def wait_version(address: str, version: str) -> None:
     def answers() -> bool:
-        return os.path.exists(address) and fcgi.fetch(address).text == f"version {version}"
+        return os.path.exists(address) and fcgi.fetch(address, timeout=30).text == f"version {version}"
 
-    wait_until(answers, 20, f"version {version}")
+    wait_until(answers, 40, f"version {version}")
 
 
 def wait_everywhere(script: Script, old: list[int]) -> None:
@@ -86,8 +86,13 @@ def wait_everywhere(script: Script, old: list[int]) -> None:
 
 
 def watcher_of(script: Script) -> int:
-    (found,) = (pid for pid in children(script.pid) if "watcher" in cmdline(pid))
-    return found
+    """Once it is alone: one that was killed may take a while to die."""
+
+    def alone() -> list[int]:
+        found = [pid for pid in children(script.pid) if "watcher" in cmdline(pid)]
+        return found if len(found) == 1 else []
+
+    return wait_until(alone, 20, "one watcher")[0]
 
 
 def workers_of(script: Script) -> list[int]:
@@ -131,7 +136,7 @@ def test_a_first_start_that_fails_waits_for_a_change(watch: Command, app: Path, 
     script.wait_log(r"manager .*: app\.py:1: .*nothing_of_that_name.*; waiting for a change$")
     script.wait_log(r"^ModuleNotFoundError: .*nothing_of_that_name")
     wait_until(lambda: workers_of(script) == [], 20, "those who cannot serve to leave")
-    app.joinpath("app.py").write_text("also = broken\n")
+    write(app, "also broken")
     script.wait_log(r"NameError.*; waiting for a change$")
     wait_until(lambda: workers_of(script) == [], 20, "those who cannot serve to leave")
     write(app, "1")

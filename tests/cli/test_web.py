@@ -214,7 +214,7 @@ def test_a_second_signal_stops_at_once(serve: Command, app: Path) -> None:
         script.line()
         script.signal(signal.SIGTERM)
         script.wait_log("received signal TERM")
-        time.sleep(1.1)  # a span in which nothing may happen: a second TERM within it is the same one
+        time.sleep(3)  # a span in which nothing may happen: a second TERM within it is the same one
         script.signal(signal.SIGTERM)
         assert script.wait(10) == 1
     wait_gone(script, caddy)
@@ -446,7 +446,9 @@ def test_the_demo_has_nothing_elsewhere(demo: Command) -> None:
 
 def test_a_reload_changes_the_workers_of_the_demo(demo: Command, command: Command) -> None:
     script = demo()
-    port, before, caddy = greeting(script), workers(script), caddy_of(script)
+    port = greeting(script)
+    script.wait_ready(3)
+    before, caddy = workers(script), caddy_of(script)
     script.signal(signal.SIGHUP)
     wait_until(lambda: len(now := workers(script)) == 3 and not now & before, 20, "new workers")
     assert int(get(port, "/plain")[1].split()[1]) in workers(script)
@@ -458,10 +460,11 @@ def test_a_reload_changes_the_workers_of_the_demo(demo: Command, command: Comman
 def test_a_stop_of_the_demo_waits_for_a_sleeping_request(demo: Command, command: Command) -> None:
     script = demo("-n", "1")
     port, caddy = greeting(script), caddy_of(script)
+    script.wait_ready()
     (worker,) = workers(script)
     idle = sockets(worker)
     with connection(port) as client:
-        client.request("GET", "/plain?sleep=1")
+        client.request("GET", "/plain?sleep=4")
         wait_until(lambda: sockets(worker) != idle, 20, "the request to reach its worker")
         stop = command("stop", "--pidfile", "pid")
         reply = client.getresponse()

@@ -30,7 +30,7 @@ class Feed(Supervisor):
         self.ready_to_take_over()
         say("ready", os.getpid(), self.generation)
         while True:
-            time.sleep(1000)
+            time.sleep(1)  # a signal that comes just before Python sleeps is acted on after it
 
     def supervised_shutdown(self):
         say("shutdown", os.getpid())

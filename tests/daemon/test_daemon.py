@@ -42,7 +42,8 @@ MAIN = 'if __name__ == "__main__":\n    Clock.main()\n'
 WAIT = """
     def daemon_run(self):
         say("running", os.getpid())
-        time.sleep(1000)
+        while True:
+            time.sleep(1)  # a signal that comes just before Python sleeps is acted on after it
 
     def handle_shutdown(self):
         say("shutdown", os.getpid())
@@ -272,7 +273,8 @@ def test_an_error_in_a_thread_ends_the_whole(start: Callable[..., Script]) -> No
     changes = """
     def daemon_run(self):
         threading.Thread(target=self.error, args=("in a thread",), daemon=True).start()
-        time.sleep(1000)
+        while True:
+            time.sleep(1)
     """
     script = start(changes, "--no-fork", "--no-pid-file")
     assert script.wait() == 255
@@ -313,9 +315,8 @@ def test_a_child_of_the_daemon_holds_neither_its_lock_nor_its_handlers(
 ) -> None:
     changes = """
     def daemon_run(self):
-        child = os.fork()
-        if child:
-            say("child", child)
+        if os.fork() == 0:
+            say("child", os.getpid())
         time.sleep(1000)
     """
     script = start(changes)

@@ -35,7 +35,8 @@ def test_the_original_check(run_script: Run, pid_file: Path, tmp_path: Path) -> 
     changes = f"""
     def supervised_process(self):
         os.write(os.open({str(log)!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND), b"process %d\\n" % os.getpid())
-        time.sleep(1000)
+        while True:
+            time.sleep(1)
 
     def supervised_shutdown(self):
         os.write(os.open({str(log)!r}, os.O_WRONLY | os.O_APPEND), b"shutdown %d\\n" % os.getpid())
@@ -50,9 +51,9 @@ def test_the_original_check(run_script: Run, pid_file: Path, tmp_path: Path) -> 
     asked = time.monotonic()
     os.kill(first, signal.SIGTERM)
     wait_dead(first)
-    assert time.monotonic() - asked < patient(1)
+    assert time.monotonic() - asked < patient(3)
     wait_until(lambda: log.read_text().count("process") == 2, 20, "a new child")
-    assert time.monotonic() - asked < patient(1)
+    assert time.monotonic() - asked < patient(3)
     assert log.read_text().count(f"shutdown {first}\n") == 1
     os.kill(supervisor_pid, signal.SIGTERM)
     script.tree_gone()
@@ -83,7 +84,10 @@ def test_a_process_that_returns_is_started_again_too(run_script: Run) -> None:
 
 
 def test_one_that_keeps_failing_waits_longer_each_time(run_script: Run) -> None:
-    script = run_supervisor(run_script, 'def supervised_process(self): say("process", time.monotonic()); os._exit(3)')
+    changes = 'def supervised_process(self): say("process", time.monotonic()); os._exit(3)'
+    # One that was held up for a second has ended soon all the same.
+    before = "from fcgi_procmanager.daemon import delays; delays._YOUNG = 1000\n"
+    script = run_supervisor(run_script, changes, before=before)
     times = [float(words(script, "process")[0]) for _ in range(5)]
     gaps = [later - earlier for earlier, later in zip(times, times[1:])]
     for gap, least in zip(gaps, (0.1, 0.2, 0.4, 0.8)):
@@ -167,7 +171,7 @@ def test_the_end_of_the_supervisor_is_noticed_without_a_ping(run_script: Run) ->
     killed = time.monotonic()
     assert words(script, "shutdown") == [str(pid)]
     script.tree_gone()
-    assert time.monotonic() - killed < patient(1)
+    assert time.monotonic() - killed < patient(3)
     script.wait_log(rf"supervised process \(pid {pid}\): the supervisor is gone")
 
 
@@ -183,9 +187,9 @@ def test_a_supervisor_that_is_killed_at_any_moment_leaves_nobody(run_script: Run
         script.tree_gone()
 
 
-def test_commands_by_hand(run_script: Run) -> None:
+def test_commands_by_hand(run_script: Run, tmp_path: Path) -> None:
     """The protocol is lines of text, for programs that speak it themselves; what is unknown is a notice."""
-    changes = """
+    changes = f"""
     def supervised_process(self):
         pipe = self.supervisor_pipe
         pipe.sendall(b"pi")
@@ -194,7 +198,9 @@ def test_commands_by_hand(run_script: Run) -> None:
         while answer.count(b"\\n") < 2:
             answer += pipe.recv(100)
         say("answers", *answer.decode().split())
-        pipe.sendall(b"shutdown\\n")
+        if not os.path.exists({str(tmp_path / "told")!r}):  # the second one is stopped by the test
+            os.mkdir({str(tmp_path / "told")!r})
+            pipe.sendall(b"shutdown\\n")
         time.sleep(1000)
     """
     script = run_supervisor(run_script, changes)
@@ -217,7 +223,7 @@ def test_who_says_much_and_hears_nothing_holds_nobody_up(run_script: Run) -> Non
     script.wait_log("Received unknown command")
     asked = time.monotonic()
     assert script.stop() == 0
-    assert time.monotonic() - asked < patient(2)
+    assert time.monotonic() - asked < patient(3)
 
 
 def test_asking_in_the_supervisor_or_in_a_child_of_the_process(run_script: Run) -> None:
@@ -331,7 +337,7 @@ def test_a_stop_during_the_delay_is_obeyed_at_once(run_script: Run) -> None:
     script.wait_log(f"Supervised process {pid} exited")
     asked = time.monotonic()
     assert script.stop() == 0
-    assert time.monotonic() - asked < patient(1)
+    assert time.monotonic() - asked < patient(3)
 
 
 def test_a_repeated_signal_does_not_disturb_the_hook(run_script: Run) -> None:
@@ -360,7 +366,12 @@ def test_code_that_catches_the_end_is_told_again(run_script: Run) -> None:
             time.sleep(1000)
         except BaseException:
             say("caught")
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
         time.sleep(1000)
+
+    def supervised_shutdown(self):
+        say("shutdown", os.getpid())
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])  # the second one could come before the word
     """
     script = run_supervisor(run_script, changes)
     words(script, "process")

@@ -146,7 +146,7 @@ def _ask(script: Script, address: str) -> fcgi.Reply:
 
     wait_until(there, 20, "the socket of the snippet")
     assert script.process.poll() is None, script.log()
-    return fcgi.fetch(address)
+    return fcgi.fetch(address, timeout=20)
 
 
 # Perl
@@ -371,9 +371,9 @@ def test_log_lines_are_those_of_a_real_run(snippet: Snippet, run_script: Run, so
         assert "(4100)" in snippet.text, "a process tree"
         return
     script = run_script(STORY, args=[sock_path])
-    script.wait_log("server .*initialized", 2)
+    script.wait_ready(2)
     script.signal(1)
-    script.wait_log("server .*initialized", 4)
+    script.wait_ready(4)
     assert script.stop() == 0
     real = {re.sub(r"\d{2,}", "N", line) for line in script.log().splitlines()}
     for line in quoted:

@@ -47,7 +47,7 @@ def test_each_file_is_described() -> None:
 def test_the_three_ways(run_script: Run, sock_path: str, script: str, options: tuple[str, ...]) -> None:
     path = EXAMPLES / "three_ways" / f"{script}.py"
     server = run_script([sys.executable, path, sock_path, *options])
-    server.wait_log("server .*initialized", 2)
+    server.wait_ready(2)
     before = set(server.wait_workers(2))
     for number in range(5):
         assert fcgi.fetch(sock_path, f"/{number}").text == f"hello from /{number}\n"
@@ -61,7 +61,7 @@ def test_the_three_ways(run_script: Run, sock_path: str, script: str, options: t
 @pytest.mark.parametrize("script", ["three_ways/wsgi_server.py", "three_ways/loop.py", "fcgid.py"])
 def test_a_spawner_hands_over_descriptor_0(run_script: Run, inherited: socket.socket, script: str) -> None:
     server = run_script([sys.executable, EXAMPLES / script], stdin=inherited)
-    assert fcgi.fetch(inherited.getsockname(), "/x").text == "hello from /x\n"
+    assert fcgi.fetch(inherited.getsockname(), "/x", timeout=20).text == "hello from /x\n"
     if script == "fcgid.py":  # one process, and it waits once it has answered
         assert server.workers() == []
     assert server.stop() == 0
@@ -89,7 +89,7 @@ def test_spawn_fcgi(run_script: Run, sock_path: str) -> None:
 def test_each_worker_has_a_database_handle_of_its_own(run_script: Run, sock_path: str, tmp_path: Path) -> None:
     database = tmp_path / "visits.db"
     server = run_script([sys.executable, EXAMPLES / "database.py", sock_path, database])
-    server.wait_log("server .*initialized", 2)
+    server.wait_ready(2)
     first = set(server.wait_workers(2))
     assert fcgi.fetch(sock_path).text == "1 visits, counted by 1 workers\n"
     server.signal(signal.SIGHUP)

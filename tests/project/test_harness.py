@@ -149,7 +149,8 @@ def test_replies_of_two_ids_are_told_apart() -> None:
 
 def test_a_silent_server_does_not_hold_the_client() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        with fcgi.Client(listener.getsockname(), timeout=0.01) as client:
+        with fcgi.Client(listener.getsockname()) as client:
+            client.timeout = 0.01
             assert not client.readable(0.01)
             with pytest.raises(socket.timeout):
                 client.read_reply()
@@ -200,6 +201,7 @@ def test_an_orphan_belongs_to_the_tree(run_script: Run) -> None:
     child = int(script.line().split()[1])
     assert script.workers() == script.wait_workers(1) == [child]
     assert script.tree() == sorted([script.pid, child])
+    wait_asleep(script.pid)  # a signal that comes just before Python pauses would be acted on after that
     script.signal(signal.SIGTERM)
     assert script.wait() == 3
     with pytest.raises(Overdue, match=f"processes \\[{child}\\]"):

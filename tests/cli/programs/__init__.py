@@ -89,7 +89,7 @@ class Load:
     def _ask(self) -> None:
         while not self._over.is_set():
             try:
-                reply = fcgi.fetch(self._address)
+                reply = fcgi.fetch(self._address, timeout=30)
                 pid = int(reply.text)
                 assert reply.ended, reply
             except (OSError, EOFError, ValueError, AssertionError) as error:
@@ -136,7 +136,7 @@ class Folder:
         assert done.log() == ""
 
     def ask(self, path: str = "/") -> str:
-        reply = fcgi.fetch(self.sock_path, path)
+        reply = fcgi.fetch(self.sock_path, path, timeout=30)  # a program may be starting
         assert reply.ended, reply
         return reply.text
 
