@@ -296,7 +296,7 @@ def test_reload_brings_new_code_even_within_a_second_and_of_the_same_size(
         before = script.workers()
         write_version(app, number)
         reload = command("reload", "--pidfile", "pid")
-        assert reload.wait() == 0, reload.log()
+        assert reload.wait(60) == 0, reload.log()
         assert reload.log() == ""
         assert not any(map(alive, before))
         assert {fcgi.fetch(sock_path).text.rpartition(" ")[0] for _ in range(5)} == {f"version {number} of"}
@@ -309,7 +309,7 @@ def test_reload_under_load_loses_nothing(serve: Command, command: Command, app: 
         load.wait_more(20)
         for _ in range(3):
             reload = command("reload", "--pidfile", "pid")
-            assert reload.wait() == 0, reload.log() + script.log()
+            assert reload.wait(60) == 0, reload.log() + script.log()
             load.wait_more(20)
     assert load.wrong == []
     assert len(load.replies) > 3, "one pid for each worker that answered"
@@ -327,7 +327,7 @@ def test_reload_waits_for_the_request_in_hand(serve: Command, command: Command, 
         assert reload.process.poll() is None
         open_gate(app)
         assert client.read_reply().text == "whole"
-    assert reload.wait() == 0, reload.log()
+    assert reload.wait(60) == 0, reload.log()
     assert not alive(busy)
     assert script.stop() == 0
 
@@ -337,7 +337,7 @@ def test_reload_kills_after_the_time_that_is_given(serve: Command, command: Comm
     with fcgi.Client(sock_path) as client:
         client.send(fcgi.request_bytes(path="/held"))
         busy = int(script.line().split()[-1])
-        assert command("reload", "--pidfile", "pid").wait() == 0
+        assert command("reload", "--pidfile", "pid").wait(60) == 0
     script.wait_log(rf"server \(pid {busy}\) exited with status 137 \(SIGKILL\)")
     assert script.stop() == 0
 
@@ -371,7 +371,7 @@ def test_reload_of_broken_code_says_so_and_the_old_workers_go_on(
     assert fcgi.fetch(sock_path).text.startswith("version 1")
     write_version(app, 2)
     reload = command("reload", "--pidfile", "pid")
-    assert reload.wait() == 0, reload.log()
+    assert reload.wait(60) == 0, reload.log()
     assert fcgi.fetch(sock_path).text.startswith("version 2")
     assert script.stop() == 0
 
@@ -387,7 +387,7 @@ def test_a_plain_reload_of_broken_code_says_so(
     script.wait_log(r"version\.py:1: SyntaxError")
     write_version(app, 2)
     reload = command("reload", "--pidfile", "pid")
-    assert reload.wait() == 0, reload.log()
+    assert reload.wait(60) == 0, reload.log()
     assert fcgi.fetch(sock_path).text.startswith("version 2")
     assert script.stop() == 0
 
@@ -411,7 +411,7 @@ def test_reload_when_all_titles_are_equal(serve: Command, command: Command) -> N
     script = serve("version", "--process-name", "same", "--manager-process-name", "same")
     before = script.workers()
     reload = command("reload", "--pidfile", "pid")
-    assert reload.wait() == 0, reload.log()
+    assert reload.wait(60) == 0, reload.log()
     assert not {*before} & {*script.wait_workers(2)}
     assert script.stop() == 0
 
@@ -535,7 +535,7 @@ def test_where_the_system_has_no_process_descriptors(serve: Command, command: Co
         "from fcgi_procmanager.cli import main\n"
         "sys.exit(main(sys.argv[1:]))"
     )
-    assert command("reload", "--pidfile", "pid", program=("-c", without)).wait() == 0
+    assert command("reload", "--pidfile", "pid", program=("-c", without)).wait(60) == 0
     assert not {*before} & {*script.workers()}
     stop = command("stop", "--pidfile", "pid", program=("-c", without))
     assert script.wait() == 0

@@ -277,7 +277,7 @@ def test_the_command_reload_takes_the_watcher_for_no_worker(watch: Command, comm
     script = watch()
     old = workers_of(script)
     reload = command("reload", "--pidfile", "pid")
-    assert reload.wait() == 0, reload.log()
+    assert reload.wait(60) == 0, reload.log()
     assert not {*old} & {*workers_of(script)}
     ends(script, watcher_of(script))
 

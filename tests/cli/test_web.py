@@ -312,7 +312,7 @@ def test_a_reload_under_load_fails_no_request(serve: Command, command: Command, 
         for _ in range(3):
             enough = len(replies) + 20
             wait_until(lambda: wrong or len(replies) >= enough, 20, "replies")  # noqa: B023
-            assert command("reload", "--pidfile", "pid").wait() == 0
+            assert command("reload", "--pidfile", "pid").wait(60) == 0
     finally:
         over.set()
         for thread in threads:
@@ -453,7 +453,7 @@ def test_a_reload_changes_the_workers_of_the_demo(demo: Command, command: Comman
     wait_until(lambda: len(now := workers(script)) == 3 and not now & before, 20, "new workers")
     assert int(get(port, "/plain")[1].split()[1]) in workers(script)
     assert caddy_of(script) == caddy
-    assert command("reload", "--pidfile", "pid").wait() == 0
+    assert command("reload", "--pidfile", "pid").wait(60) == 0
     assert script.stop() == 0
 
 

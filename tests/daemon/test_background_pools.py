@@ -126,7 +126,7 @@ def test_reload_brings_new_code_to_a_daemon(place: Place) -> None:
     script = place.serve("--daemon", "--log-file", "log")
     assert script.wait() == 0
     (place.folder / "app.py").write_text(APP.replace('b"%d %d %s"', 'b"new %d %d %s"'))
-    assert place.command("reload", "--pidfile", "pid").wait() == 0
+    assert place.command("reload", "--pidfile", "pid").wait(60) == 0
     assert place.ask().startswith("new ")
     place.stop(script)
 
@@ -276,7 +276,7 @@ def test_usr1_at_any_moment_ends_nobody(place: Place) -> None:
     for _ in range(30):
         script.signal(signal.SIGHUP)
         script.signal(signal.SIGUSR1)
-    assert place.command("reload", "--pidfile", "pid").wait() == 0
+    assert place.command("reload", "--pidfile", "pid").wait(60) == 0
     assert place.ask()
     assert script.stop() == 0
     assert "USR1" not in place.log()
@@ -379,7 +379,7 @@ def test_exec_in_the_background_as_the_user(place: Place) -> None:
     os.kill(manager, signal.SIGUSR1)
     wait_until(place.log_file.exists, 20, "the log anew")
     assert children(manager) == before  # the programs were not told: they would die of it
-    assert place.command("reload", "--pidfile", "pid").wait() == 0
+    assert place.command("reload", "--pidfile", "pid").wait(60) == 0
     place.wait_log(f"program {NOBODY.pw_uid} nobody", 2)
     place.stop(script)
 

@@ -300,7 +300,7 @@ def test_a_stop_waits_for_the_process(run_script: Run, pid_file: Path, number: i
 
 # TERM comes again each second: Python may take the first one for one that came before `sleep`, and sleep on.
 STUBBORN = """
-die_timeout = 2.5
+die_timeout = 5
 
 def supervised_process(self):
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
