@@ -609,7 +609,8 @@ def test_a_manager_that_executes_itself_opens_it_once_more(logged: Logged) -> No
     script.signal(signal.SIGUSR1)
     wait_until(lambda: not holders(script, moved), 20, "everybody to let go of it")
     assert script.stop() == 0
-    assert len(logged.lines(path=moved)) == load.done
+    # The line of a request that was answered just now may come behind the move.
+    assert len(logged.lines(path=moved)) + len(logged.lines()) == load.done
 
 
 NEWCOMER = """
