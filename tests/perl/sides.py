@@ -14,7 +14,7 @@ from signal import SIGTERM
 from typing import Callable, NamedTuple
 
 from harness import fcgi
-from harness.process import LOG_LINE, Overdue, Script, cmdline, process_state, wait_until
+from harness.process import LOG_LINE, Overdue, Script, children, cmdline, process_state, wait_until
 
 LEAVES = 3  # seconds; what has not ended by itself by then does not
 
@@ -171,6 +171,8 @@ class Play:
         """How many workers there are, when the expected number has not come in time."""
         with suppress(Overdue):
             self.script.wait_workers(expected, LEAVES)
+            # Its manager knows of those that have ended: what it does next differs until then.
+            wait_until(lambda: self.workers == children(self.script.pid, zombies=True), LEAVES)
         self.note("workers", len(self.workers))
 
     def note_orphans(self) -> None:
