@@ -126,11 +126,11 @@ class Script:
         # Once the script is reaped and its tree is dead, its number may be the group of somebody else.
         if self.process.returncode is None or not self._tree_ended(0):
             _kill_group(self.pid)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 20
         while not self._tree_ended(0.05) and time.monotonic() < deadline:
             for pid in self.tree():
                 _kill(pid)
-        self.process.wait(timeout=5)
+        self.process.wait(timeout=20)
 
     def close(self) -> None:
         """Kill what is left and let go of everything; fails if a process of the tree survives even that."""
@@ -139,7 +139,7 @@ class Script:
         self.closed = True
         try:
             self.kill()
-            if not self._tree_ended(1):
+            if not self._tree_ended(20):
                 raise Overdue(f"processes {self.tree()} of {self} survived SIGKILL\n{self._story()}")
         finally:
             os.close(self._tree_pipe)
@@ -284,7 +284,7 @@ def patient(seconds: float) -> float:
     return seconds * max(3.0, 1.5 * os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def wait_until(fn: Callable[[], T], timeout: float = 10, what: str | Callable[[], str] = "the condition") -> T:
+def wait_until(fn: Callable[[], T], timeout: float = 20, what: str | Callable[[], str] = "the condition") -> T:
     """Ask every 5 ms until the answer is true, and return it; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -316,7 +316,7 @@ def wait_dead(pid: int, timeout: float = 20) -> None:
     wait_until(lambda: not alive(pid), timeout, f"the death of {pid}")
 
 
-def wait_asleep(pid: int, timeout: float = 10) -> None:
+def wait_asleep(pid: int, timeout: float = 20) -> None:
     """Wait until the process blocks in a system call (its state is S)."""
     wait_until(lambda: process_state(pid) == "S", timeout, f"{pid} to be asleep")
 

@@ -131,8 +131,10 @@ class Site:
 
     def _start_front(self, adapt: Callable[[str], str]) -> Script:
         # Below the ports that the system gives to clients. Nobody else picks the same one but by chance, and then the
-        # next attempt has another.
+        # next attempt has another. Who listens there already would be taken for ours while ours starts.
         self.port = random.randint(10000, 32000)
+        while listening(("127.0.0.1", self.port)):
+            self.port = random.randint(10000, 32000)
         text = (EXAMPLES / self.web.configuration).read_text()
         for old, new in (("8080", str(self.port)), ("/run/app", str(self.place))):
             assert old in text
@@ -147,7 +149,7 @@ class Site:
         def known() -> bool:
             return self.front.process.poll() is not None or listening(("127.0.0.1", self.port))
 
-        wait_until(known, 20, "the web server to listen")
+        wait_until(known, 60, "the web server to listen")
         return self.front.process.poll() is None
 
     def _write_script(self) -> None:
