@@ -67,7 +67,7 @@ class Load:
 def outcome(address: str, path: str) -> str:
     began = time.monotonic()
     reply = ask_beside_deadly(address, path)
-    if time.monotonic() - began > patient(1.5):
+    if time.monotonic() - began > patient(3):
         return "late"
     return reply.text if reply.ended else "cut off"
 
@@ -93,7 +93,7 @@ def test_a_worker_that_dies_after_it_was_ready_is_replaced_at_once_even_young(ru
     for _ in range(8):
         script.signal(signal.SIGKILL, worker)
         worker = int(script.line())
-    assert time.monotonic() - began < patient(1.5)  # with a doubling delay, they would have taken 12.7 s
+    assert time.monotonic() - began < patient(3)  # with a doubling delay, they would have taken 12.7 s
     assert "next one starts in" not in script.log()
     assert script.stop() == 0
 
@@ -122,7 +122,7 @@ idle(manager)
     assert [match[1] for match in found[:4]] == ["0.1", "0.2", "0.4", "0.8"]
     began = time.monotonic()
     assert script.stop() == 0  # the delay of the next one does not hold a stop
-    assert time.monotonic() - began < patient(1)
+    assert time.monotonic() - began < patient(3)
 
 
 OFTEN = 2.0  # seconds in which it is counted
@@ -134,8 +134,10 @@ def test_workers_that_die_as_soon_as_they_are_ready_do_not_eat_the_machine(run_s
     script = run_script(HEAD + "manager = ProcManager(4)\nmanager.manage()\nos._exit(1)\n")
     script.wait_log("started", count=4)
     time.sleep(OFTEN)  # nothing is waited for: this is the time in which they are counted
+    script.wait_log("started", count=5)
+    script.wait_log("in a row failed")
     log, passed = script.log(), time.monotonic() - began
-    assert 4 < log.count("started") < 100
+    assert log.count("started") < 100
     remarks = [line for line in log.splitlines() if not re.search("initialized$|started$|exited with status 1$", line)]
     assert 1 <= len(remarks) <= 2 * passed + 4, remarks
     assert script.stop() == 0

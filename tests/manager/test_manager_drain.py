@@ -58,17 +58,17 @@ def pool(run_script: Run, sock_path: str, tmp_path: Path) -> Callable[..., Scrip
 
 
 def test_it_serves_on_and_then_stops_as_ever(pool: Callable[..., Script], sock_path: str) -> None:
-    delay = 1.5
+    delay = 6.5  # in which the request has to be answered
     script = pool(delay)
     begin = time.monotonic()
     script.signal(signal.SIGTERM)
-    script.wait_log("draining: serving for 1.5 s more")
+    script.wait_log("draining: serving for 6.5 s more")
     assert int(fcgi.fetch(sock_path).text) in script.workers()
     assert script.wait() == 0
     assert time.monotonic() - begin >= delay
     script.tree_gone()
     told = [line.partition("): ")[2] for line in script.log().splitlines() if "manager" in line]
-    assert told[-5:-4] == ["draining: serving for 1.5 s more"], script.log()
+    assert told[-5:-4] == ["draining: serving for 6.5 s more"], script.log()
     assert told[-1] == "dying: safe exit from signal TERM"
 
 

@@ -10,13 +10,14 @@ from typing import Callable
 
 import pytest
 
-from harness.process import Script, alive, children, patient, wait_dead, wait_until
+from harness.process import Script, alive, children, wait_dead, wait_until
 
 Run = Callable[..., Script]
 
 HEAD = """
 import os, signal, sys
 from harness.inside import idle, say
+from harness.process import patient
 from fcgi_procmanager import *
 from fcgi_procmanager.basics.clock import FOREVER, monotonic
 from fcgi_procmanager.children.launch import Program
@@ -136,7 +137,7 @@ class Timer(PoolPart):
     def turn(self, now):
         self.turns += 1
         if now >= self.next_at:
-            say("due", round(now - self.next_at) == 0, self.turns)
+            say("due", now - self.next_at < patient(3), self.turns)
             self.next_at = FOREVER
         return False
 manager = ProcManager(1)
@@ -387,7 +388,7 @@ def test_quit_does_not_wait_for_it(run_script: Run, pipe: tuple[int, int]) -> No
     script.signal(signal.SIGTERM)
     assert script.line() == "stop"
     script.signal(signal.SIGQUIT)
-    assert script.wait(patient(2)) == 1
+    assert script.wait() == 1
     script.tree_gone()
 
 

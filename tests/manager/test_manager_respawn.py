@@ -29,7 +29,7 @@ def test_a_killed_worker_is_replaced_at_once(run_script: Run) -> None:
     began = time.monotonic()
     script.signal(signal.SIGKILL, first)
     third = int(script.line())
-    assert time.monotonic() - began < patient(1)
+    assert time.monotonic() - began < patient(3)
     script.wait_log(rf"^FastCGI: manager .*: server \(pid {first}\) exited with status 137 \(SIGKILL\)$")
     assert script.workers() == sorted([second, third])
     assert script.stop() == 0
@@ -48,8 +48,8 @@ manager.post_dispatch()
 """
     )
     began = time.monotonic()
-    script.lines(15)
-    assert time.monotonic() - began < patient(5)  # delayed, they would have taken minutes
+    script.lines(15, timeout=60)
+    assert time.monotonic() - began < patient(10)  # delayed, they would have taken minutes
     script.signal(signal.SIGTERM)
     assert script.wait() == 0
     assert "in a row" not in script.log()
@@ -76,7 +76,7 @@ idle(manager)
     )
     began = time.monotonic()
     wait_until(lambda: script.log().count("started") > 12 and script.line(), 20)
-    assert time.monotonic() - began < patient(5)
+    assert time.monotonic() - began < patient(10)
     assert script.stop() == 0
     assert "exited with status 1" not in script.log()
 
@@ -224,7 +224,7 @@ def test_a_refused_fork_leaves_the_signals_as_they_are(run_script: Run, tmp_path
     (tmp_path / "refuse").touch()
     script.signal(signal.SIGKILL, second)
     script.wait_log("fork: Resource", count=4)
-    assert script.stop(timeout=5) == 0
+    assert script.stop() == 0
 
 
 def test_a_reload_of_the_worker_that_is_being_tried(run_script: Run, tmp_path: Path) -> None:
@@ -267,20 +267,19 @@ def test_the_start_delay_spaces_the_forks(run_script: Run, delay: float) -> None
     script = run_script(
         HEAD
         + f"""
-class Manager(ProcManager):
-    def notify(self, message):
-        super().notify(message)
-        if message.endswith("started"):
-            say(time.monotonic())
-manager = Manager(4, start_delay={delay})
+real = os.fork
+def fork():
+    say(time.monotonic())
+    return real()
+os.fork = fork
+manager = ProcManager(4, start_delay={delay})
 manager.manage()
 idle(manager)
 """
     )
     times = [float(script.line()) for _ in range(4)]
     gaps = [after - before for before, after in itertools.zip_longest(times, times[1:]) if after]
-    # A manager that the machine holds up between fork and notice shortens the gap after it.
-    assert all(delay / 2 <= gap < delay + 5 for gap in gaps)
+    assert all(delay <= gap < delay + patient(3) for gap in gaps)
     assert script.stop() == 0
 
 
@@ -291,7 +290,7 @@ def test_the_start_delay_does_not_hold_a_stop(run_script: Run) -> None:
     script.line()
     began = time.monotonic()
     assert script.stop() == 0
-    assert time.monotonic() - began < patient(1)
+    assert time.monotonic() - began < patient(3)
     assert script.log().count("started") == 1
 
 
@@ -305,6 +304,10 @@ class Manager(ProcManager):
         super().server_init()
         if not os.path.exists("good"):
             os._exit(1)
+    def notify(self, message):
+        if "servers in a row failed" in message:
+            open("good", "w").close()  # here: a manager of which nobody was ever ready soon gives up
+        super().notify(message)
 manager = Manager(3, no_signals=True)
 manager.manage()
 say("up")
@@ -313,10 +316,9 @@ idle(manager)
         cwd=tmp_path,
     )
     script.wait_log("servers in a row failed")
-    (tmp_path / "good").touch()
-    assert script.lines(3, timeout=10) == ["up"] * 3
+    assert script.lines(3) == ["up"] * 3
     script.signal(signal.SIGTERM)
-    script.tree_gone(5)
+    script.tree_gone()
 
 
 def test_a_wait_for_a_child_of_the_application(run_script: Run) -> None:

@@ -10,7 +10,7 @@ from typing import Callable
 
 import pytest
 
-from harness.process import Script, patient
+from harness.process import Script
 
 Run = Callable[..., Script]
 
@@ -50,7 +50,7 @@ idle(manager)
 """,
         args=[int(number)],
     )
-    assert script.wait(patient(10)) == status
+    assert script.wait(60) == status
     script.tree_gone()
     assert 20 <= script.log().count("started") < 60
 
@@ -219,7 +219,7 @@ def test_a_loop_without_a_listening_socket_ends_and_says_why(run_script: Run, so
     """The first examples of PORTING typed into a shell, descriptor 0 being no socket: workers find out after `manage()`,
     and no further one will fare better."""
     script = run_script(source)
-    assert script.wait(patient(5)) == 2
+    assert script.wait() == 2
     script.tree_gone()
     assert "descriptor 0 is not a listening socket: " in script.log_lines()[-1]
     assert script.log().count("Traceback") <= 1

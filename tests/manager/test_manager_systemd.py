@@ -13,7 +13,7 @@ from typing import Any, Callable
 import pytest
 
 from harness.notify import Notified
-from harness.process import Script, context_switches, patient, wait_asleep, wait_until
+from harness.process import Script, context_switches, patient, process_state, wait_asleep, wait_until
 
 Run = Callable[..., Script]
 
@@ -179,7 +179,7 @@ def test_an_idle_pool_is_alive(pool: Run, notified: Notified, watched: dict[str,
     begin = time.monotonic()
     script = pool(1, watched)
     for _ in range(4):
-        notified.wait("WATCHDOG", timeout=patient(WATCHDOG))
+        notified.wait("WATCHDOG", timeout=patient(3 * WATCHDOG))
     assert time.monotonic() - begin >= 3 * WATCHDOG / 2, "at half the period, not all the time"
     assert script.stop() == 0
 
@@ -202,11 +202,18 @@ def test_a_pool_in_which_nobody_serves_falls_silent_and_speaks_when_somebody_doe
     write(boot, "wait")
     script.signal(signal.SIGKILL, script.workers()[0])
     notified.wait("STATUS", "0 of 1 servers ready")
-    wait_until(lambda: not any("WATCHDOG" in message for message in notified.hear(0.5)), 60, "silence")
+    wait_until(lambda: is_silent(script, notified), 60, "silence")
     write(boot, "")
     recovered = notified.wait("STATUS", "1 of 1 servers ready")
     assert recovered.get("WATCHDOG") == "1", "at once: the period may be nearly over"
     assert script.stop() == 0
+
+
+def is_silent(script: Script, notified: Notified) -> bool:
+    """It says nothing because it sleeps, not because the machine holds it up."""
+    before = context_switches(script.pid)
+    said = any("WATCHDOG" in message for message in notified.hear(0.5))
+    return not said and process_state(script.pid) == "S" and context_switches(script.pid) == before
 
 
 def test_a_pool_is_alive_while_it_starts_and_while_the_last_ones_answer(
@@ -258,7 +265,7 @@ def test_those_who_still_answer_put_the_limit_off(pool: Run, boot: Path, notifie
     notified.wait("EXTEND_TIMEOUT_USEC", "15000000")
     begin = time.monotonic()
     notified.wait("EXTEND_TIMEOUT_USEC", "15000000")
-    assert time.monotonic() - begin < 15 / 2
+    assert time.monotonic() - begin < 15  # before the first one is over
     (boot.parent / "hold").unlink()
     if number == signal.SIGHUP:
         notified.wait("READY")

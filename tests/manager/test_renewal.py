@@ -19,6 +19,8 @@ from harness.process import Script, children, cmdline, open_fds, session, wait_d
 
 Run = Callable[..., Script]
 
+LONG = 60  # seconds: a renewal starts Python twice, and those in a row as often as they are
+
 # The application is imported by the manager, as scripts have it.
 SCRIPT = """
 import os, sys
@@ -97,7 +99,7 @@ def test_the_process_stays_and_the_code_is_new(pool: Pool) -> None:
     assert pool.ask()[0] == "r0"
     pool.install("r1")
     pool.renew()
-    wait_until(lambda: pool.settled(old), 20)
+    wait_until(lambda: pool.settled(old), LONG)
     assert pool.ask()[0] == "r1"
     assert (pool.place / "pid").read_text() == f"{script.pid}\n"
     log = script.log()
@@ -117,9 +119,9 @@ def test_a_request_in_progress_is_answered_by_its_worker(pool: Pool) -> None:
     busy = int(script.line().split()[-1])
     pool.install("r1")
     pool.renew()
-    slow.join(20)
+    slow.join(LONG)
     assert replies == [("r0", busy)]
-    wait_until(lambda: pool.settled(old), 20)
+    wait_until(lambda: pool.settled(old), LONG)
     assert script.stop() == 0
 
 
@@ -130,7 +132,7 @@ def test_nothing_is_added_from_image_to_image(pool: Pool) -> None:
     def renew() -> None:
         old = {*pool.workers()}
         pool.renew()
-        wait_until(lambda: pool.settled(old), 20)
+        wait_until(lambda: pool.settled(old), LONG)
 
     renew()
     before = open_fds(script.pid)
@@ -149,7 +151,7 @@ BROKEN = {
     "missing name": ("del application", "exited with status 1"),
     "exits": ("raise SystemExit(7)", "exited with status 7"),
     "killed": ("os.kill(os.getpid(), 9)", "SIGKILL"),
-    "hangs": ("time.sleep(60)", "was not ready in 4 s"),
+    "hangs": ("time.sleep(100)", "was not ready in 10 s"),
     "no workers": ("workers = 0", "asks for no worker"),
     "manager_init": ("Manager.manager_init = lambda self: 1 / 0", "exited with status 1"),
     "server_init": ("Manager.server_init = lambda self: 1 / 0", "exited with status 1"),
@@ -161,18 +163,18 @@ BROKEN = {
 @pytest.mark.parametrize("what", BROKEN)
 def test_code_that_cannot_start_changes_nothing(pool: Pool, what: str) -> None:
     code, reason = BROKEN[what]
-    script = pool.start(f"options = {{'boot_timeout': {4 if what == 'hangs' else 60}}}")
+    script = pool.start(f"options = {{'boot_timeout': {10 if what == 'hangs' else 60}}}")
     old = pool.workers()
     pool.install("r1", code)
     pool.renew()
-    script.wait_log("reload failed: .*" + reason)
+    script.wait_log("reload failed: .*" + reason, timeout=LONG)
     assert {pool.ask()[0] for _ in range(4)} == {"r0"}
     assert pool.workers() == old
     assert "reload 1 failed" in cmdline(script.pid)
-    wait_until(lambda: children(script.pid) == old, 10)
+    wait_until(lambda: children(script.pid) == old)
     pool.install("r2")
     pool.renew()
-    wait_until(lambda: pool.settled({*old}), 20)
+    wait_until(lambda: pool.settled({*old}), LONG)
     assert pool.ask()[0] == "r2"
     assert "failed" not in cmdline(script.pid)
     assert script.stop() == 0
@@ -208,25 +210,29 @@ Manager.manager_init = init
 """,
     )
     pool.renew()
-    script.wait_log("reload failed: RuntimeError: only here")
+    script.wait_log("reload failed: RuntimeError: only here", timeout=LONG)
     assert pool.workers() == old
     assert pool.ask()[0] == "r0"
     script.signal(signal.SIGKILL, old[0])
-    wait_until(lambda: len(pool.workers()) == 2 and old[0] not in pool.workers(), 10)
+    wait_until(lambda: len(pool.workers()) == 2 and old[0] not in pool.workers())
     assert script.stop() == 0
     os.unlink(pool.place / "tried")
 
 
 def test_several_at_once_are_merged(pool: Pool) -> None:
-    script = pool.start()
+    # So that the first canary is still there when the last one is asked for.
+    held = "while os.path.exists('hold'): time.sleep(0.005)"
+    script = pool.start(held)
     old = {*pool.workers()}
+    (pool.place / "hold").touch()
     pool.renew()
     script.wait_log("canary .* started")
-    pool.install("r1")
+    pool.install("r1", held)
     for _ in range(20):
         pool.renew()
         time.sleep(0.002)  # a signal that waits already is not counted twice by the system
-    wait_until(lambda: pool.settled(old) and pool.ask()[0] == "r1", 20)
+    (pool.place / "hold").unlink()
+    wait_until(lambda: pool.settled(old) and pool.ask()[0] == "r1", LONG)
     script.wait_log("adopted")
     assert len(script.wait_log("canary .* started")) <= 3
     assert script.stop() == 0
@@ -257,7 +263,7 @@ def test_a_canary_does_not_outlive_a_manager_that_is_killed(pool: Pool) -> None:
 
 def test_a_stop_that_is_put_off_ends_the_trial(pool: Pool) -> None:
     """The new code would know nothing of it."""
-    script = pool.start("options = {'drain_delay': 1}")
+    script = pool.start("options = {'drain_delay': 8}")  # in which all of the following has to happen
     old = pool.workers()
     pool.install("r1", "time.sleep(60)")
     pool.renew()
@@ -267,7 +273,7 @@ def test_a_stop_that_is_put_off_ends_the_trial(pool: Pool) -> None:
     wait_dead(int(match[1]))
     assert pool.ask()[0] == "r0"
     assert pool.workers() == old
-    assert script.wait(20) == 0
+    assert script.wait(30) == 0
     assert "executing" not in script.log()
 
 
@@ -278,7 +284,8 @@ def test_a_pid_file_that_cannot_be_is_one_line(pool: Pool) -> None:
     source = (pool.place / "serve.py").read_text()
     (pool.place / "serve.py").write_text(source.replace('"pid"', '"nowhere/pid"'))
     pool.renew()
-    script.wait_log("reload failed: .*nowhere/pid cannot be used as a PID file: No such file or directory")
+    why = "nowhere/pid cannot be used as a PID file: No such file or directory"
+    script.wait_log(f"reload failed: .*{why}", timeout=LONG)
     assert "Traceback" not in script.log()
     assert pool.workers() == old
     assert pool.ask()[0] == "r0"
@@ -300,7 +307,7 @@ Manager.server_init = init
     )
     pool.renew()
     helper = int(script.line())
-    wait_until(lambda: pool.settled(old), 20)
+    wait_until(lambda: pool.settled(old), LONG)
     wait_dead(helper)
     assert script.stop() == 0
 
@@ -308,12 +315,17 @@ Manager.server_init = init
 def test_a_worker_that_dies_during_the_exec_is_replaced(pool: Pool) -> None:
     script = pool.start()
     old = pool.workers()
-    pool.install("r1", "time.sleep(0.2)")
+    # The canary is the first to read this, and the next image waits until the worker is dead.
+    pool.install(
+        "r1",
+        "while os.path.exists('tried') and not os.path.exists('dead'): time.sleep(0.005)\nopen('tried', 'w').close()",
+    )
     pool.renew()
     script.wait_log("executing the new code")
     script.signal(signal.SIGKILL, old[0])
-    wait_until(lambda: pool.settled({*old}), 20)
-    assert f"server (pid {old[0]}) exited with status 137 (SIGKILL)" in script.log()
+    (pool.place / "dead").touch()
+    wait_until(lambda: pool.settled({*old}), LONG)
+    script.wait_log(rf"server \(pid {old[0]}\) exited with status 137 \(SIGKILL\)")
     assert script.stop() == 0
 
 
@@ -324,7 +336,7 @@ def test_an_address_that_the_new_code_does_not_want_is_left(pool: Pool, sock_pat
     source = (pool.place / "serve.py").read_text()
     (pool.place / "serve.py").write_text(source.replace("sys.argv[1]", repr(other)))
     pool.renew()
-    wait_until(lambda: pool.settled(old), 20)
+    wait_until(lambda: pool.settled(old), LONG)
     assert not os.path.exists(sock_path)
     pool.socket = other
     assert pool.ask()[0] == "r0"
@@ -341,12 +353,12 @@ def test_a_program_of_the_application_is_not_taken_for_the_next_image(pool: Pool
     source = (pool.place / "serve.py").read_text()
     (pool.place / "serve.py").write_text(source.replace("from code", "ProcManager()\nfrom code"))
     pool.renew()
-    wait_until(lambda: pool.settled(old), 20)
+    wait_until(lambda: pool.settled(old), LONG)
     assert script.lines(2) == ["[]", "[]"]
     assert script.stop() == 0
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", ["TERM", "HUP"])
 def test_a_signal_at_any_moment_of_it_is_not_lost(pool: Pool, run_script: Run, name: str) -> None:
     """From the USR2 to the end of it: 0 to 0.6 s. TERM stops all in order, HUP leaves a whole pool."""
@@ -358,9 +370,9 @@ def test_a_signal_at_any_moment_of_it_is_not_lost(pool: Pool, run_script: Run, n
             pass
         script.signal(getattr(signal, f"SIG{name}"))
         if name == "HUP":
-            wait_until(lambda: pool.ask()[0] == "r0" and len(pool.workers()) >= 2, 10)
+            wait_until(lambda: pool.ask()[0] == "r0" and len(pool.workers()) >= 2, LONG)
             script.signal(signal.SIGTERM)
-        assert script.wait(20) == 0
+        assert script.wait(LONG) == 0
         script.tree_gone()
         assert not (pool.place / "pid").exists()
         assert not os.path.exists(pool.socket)
@@ -370,29 +382,35 @@ def test_a_signal_at_any_moment_of_it_is_not_lost(pool: Pool, run_script: Run, n
 @pytest.mark.timeout(900)
 def test_it_is_whole_afterwards_or_gone_in_order(pool: Pool) -> None:
     """Under load, with KILL to a random process of it at a random moment in half of the rounds. FCGI_PROCMANAGER_ROUNDS: how many."""
-    rng = random.Random(5)
+    rng, failures = random.Random(5), 0
     script = pool.start()
     for number in range(int(os.environ.get("FCGI_PROCMANAGER_ROUNDS", "20"))):
         pool.install(f"r{number}")
         with Asking(pool.socket) as asking:
             pool.renew()
-            wait_until(lambda: "failed" not in cmdline(pool.script.pid), 20)
+            wait_until(lambda: "failed" not in cmdline(pool.script.pid), LONG)
             victim = 0
             if rng.random() < 0.5:
                 time.sleep(rng.random() * 0.5)
                 victim = rng.choice([script.pid, *children(script.pid)])
-                script.signal(signal.SIGKILL, victim)
+                try:
+                    script.signal(signal.SIGKILL, victim)
+                except ProcessLookupError:
+                    victim = 0  # it was an old one, or the canary, and has just left
             if victim == script.pid:
                 script.tree_gone()
             else:
-                wait_until(partial(whole, pool, f"r{number}"), 20, lambda script=script: script.log()[-3000:])
+                wait_until(partial(whole, pool, f"r{number}"), LONG, lambda script=script: script.log()[-3000:])
         if victim == script.pid:
             for left in (pool.place / "pid", Path(pool.socket)):
                 left.unlink(missing_ok=True)
-            script = pool.start()
+            script, failures = pool.start(), 0
         elif "failed" in cmdline(script.pid):
             assert victim, "nobody had killed the canary"
-            assert pool.ask()[0] != f"r{number}"
+            # The victim may have been the second of the new ones, before it was ready: then the first one serves.
+            failures += 1
+            old = int(script.wait_log(r"reload failed: .*; (\d) old servers go on$", failures)[-1][1])
+            assert old == 1 or pool.ask()[0] != f"r{number}"
         else:
             assert pool.ask()[0] == f"r{number}"
         if not victim:
@@ -421,7 +439,7 @@ class Asking:
         while not self._over.wait(0.001):
             try:
                 assert fcgi.fetch(self._address, timeout=20).ended
-            except (AssertionError, OSError) as error:
+            except (AssertionError, EOFError, OSError) as error:
                 self.failures.append(repr(error))
 
 

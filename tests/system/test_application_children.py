@@ -11,7 +11,7 @@ from typing import Callable
 import pytest
 
 from harness.fcgi import Client, fetch, request_bytes
-from harness.process import Script, alive, open_fds, patient, sigcatch, wait_dead
+from harness.process import Script, alive, open_fds, sigcatch, wait_dead
 
 Run = Callable[..., Script]
 
@@ -77,7 +77,7 @@ def pool(run_script: Run, sock_path: str, tmp_path: Path, stdin: int) -> Pool:
 def end_but_for_the_child(script: Script) -> None:
     """The child of the application stays, as it would in life: only the manager is waited for."""
     script.signal(signal.SIGTERM)
-    assert script.wait(patient(2)) == 0
+    assert script.wait() == 0
 
 
 # Forked in manager_init
@@ -87,7 +87,7 @@ def end_but_for_the_child(script: Script) -> None:
 def test_a_child_of_the_manager_does_not_keep_the_workers_of_a_dead_one(pool: Pool) -> None:
     pool.script.signal(signal.SIGKILL)
     for worker in pool.workers:
-        wait_dead(worker, patient(2))
+        wait_dead(worker)
     assert alive(pool.child)
     assert pool.script.log().count("safe exit: manager has died") == 2
 
@@ -105,7 +105,7 @@ def test_a_child_of_the_manager_has_the_handlers_that_were_found(pool: Pool) -> 
     """TERM ends it, and so does HUP: it has nobody who would look at what was noted."""
     assert sigcatch(pool.child) == {signal.SIGINT}  # Python's own
     pool.script.signal(signal.SIGTERM, pool.child)
-    wait_dead(pool.child, patient(2))
+    wait_dead(pool.child)
     assert pool.script.stop() == 0
 
 
@@ -160,7 +160,7 @@ idle(manager)
     helper = int(script.line())
     script.lines(2)
     assert alive(helper)
-    assert script.stop(timeout=patient(3)) == 0
+    assert script.stop() == 0
     assert not alive(helper)
 
 
@@ -180,7 +180,7 @@ def terminate():
     process = FORK.Process(target=time.sleep, args=(1000,))
     process.start()
     process.terminate()
-    process.join(5)
+    process.join(20)
     status = process.exitcode
     process.kill()
     process.join()
@@ -236,7 +236,7 @@ def test_a_grandchild_has_the_handlers_that_were_found(site: Script, sock_path: 
     assert site.line() == str(grandchild)
     assert sigcatch(grandchild) == {signal.SIGINT}
     site.signal(signal.SIGTERM, grandchild)
-    wait_dead(grandchild, patient(2))
+    wait_dead(grandchild)
     assert site.stop() == 0
 
 
@@ -264,7 +264,7 @@ def test_a_grandchild_does_not_keep_the_workers_of_a_dead_manager(site: Script, 
     workers = site.workers()
     site.signal(signal.SIGKILL)
     for worker in workers:
-        wait_dead(worker, patient(2))
+        wait_dead(worker)
     assert alive(grandchild)
 
 
@@ -272,7 +272,7 @@ def test_a_grandchild_does_not_hold_a_stop(site: Script, sock_path: str) -> None
     grandchild = int(fetch(sock_path, "/fork").text)
     site.line()
     site.signal(signal.SIGTERM)
-    assert site.wait(patient(2)) == 0
+    assert site.wait() == 0
     assert alive(grandchild)
     assert not os.path.exists(sock_path)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.process import patient, wait_until
+from harness.process import wait_until
 
 SCRIPT = """
     import atexit, os, sys
@@ -149,7 +149,7 @@ def test_what_a_daemon_thread_does_with_a_file_neither_aborts_nor_holds_the_end(
     if thread in BLOCKED:  # in the kernel, with the lock in its hand, once both threads of the worker sleep
         wait_until(lambda: thread_states(worker) == ["S", "S"])
     script.signal(signal.SIGTERM, worker)
-    script.wait_log(rf"server \(pid {worker}\) exited with status 0$", timeout=patient(3))
+    script.wait_log(rf"server \(pid {worker}\) exited with status 0$")
     ready(script)
     script.signal(signal.SIGQUIT)
     assert script.wait() == 1

@@ -11,7 +11,7 @@ from typing import Callable
 import pytest
 
 from harness.fcgi import Client, fetch, request_bytes
-from harness.process import Script, patient, wait_asleep
+from harness.process import Script, wait_asleep
 
 Run = Callable[..., Script]
 
@@ -95,7 +95,7 @@ def test_a_handler_that_the_application_replaced_is_taken_back_at_the_next_reque
         script.signal(signal.SIGTERM, worker)
         os.write(stdin[1], b"x")
         assert client.read_reply().text == "answered"
-    script.wait_log(rf"server \(pid {worker}\) exited with status 0$", timeout=patient(2))
+    script.wait_log(rf"server \(pid {worker}\) exited with status 0$")
     script.wait_log("server .*: initialized", count=2)
     assert script.stop() == 0
 
