@@ -49,14 +49,14 @@ def test_one_that_died_while_nobody_looked_has_failed_to_start(start: Callable[.
 
 def test_one_that_left_in_time_was_not_killed(start: Callable[..., Script], tmp_path: Path) -> None:
     leaves = "trap ': >left; exit 0' TERM; : >up; while :; do sleep 0.05; done"
-    script = start("--die-timeout=0.5", "--interval=0.2", "--status-file=status", "--", "./program", source=leaves)
+    script = start("--die-timeout=4", "--interval=0.2", "--status-file=status", "--", "./program", source=leaves)
     wait_until((tmp_path / "status").exists, 20)
     wait_until((tmp_path / "up").exists, 20)
     script.signal(signal.SIGTERM)
     script.wait_log("sending TERM to all")
     script.signal(signal.SIGSTOP)
     wait_until((tmp_path / "left").exists, 20)
-    time.sleep(0.6)
+    time.sleep(4.1)
     script.signal(signal.SIGCONT)
     assert script.wait() == 0, script.log()
 
