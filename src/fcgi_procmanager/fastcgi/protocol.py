@@ -15,6 +15,7 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import NamedTuple
 
+from ..basics.accelerator import accelerated
 from ..errors import ProtocolError
 from . import pairs
 
@@ -84,10 +85,11 @@ _decoder = pairs.Decoder()
 _make = tuple.__new__  # `Opening(...)` itself would take twice as long
 
 
+@accelerated
 def opening(received: bytes, roles: Collection[int]) -> Opening | None:
     """The usual first bytes of a connection, at a third of the parser's cost: BEGIN_REQUEST, all parameters in one record and
     their end, and a body that fits in one record or is empty, if it has come whole. None for anything else: that is a
-    parser's from its first byte on. Raises ProtocolError."""
+    parser's from its first byte on, also where it is wrong."""
     if len(received) < 40:
         return None
     one, begin, request_id, eight, zero, role, flags, same_one, kind, same_id, length, padding = _unpack_opening(
@@ -102,7 +104,11 @@ def opening(received: bytes, roles: Collection[int]) -> Opening | None:
     params_end, empty_body = _ends(request_id)
     if not received.startswith(params_end, behind):
         return None
-    params, keep = _decoder.decode(received[24:stop]), flags & KEEP_CONN != 0
+    try:
+        params = _decoder.decode(received[24:stop])
+    except ProtocolError:
+        return None
+    keep = flags & KEEP_CONN != 0
     behind += 8
     if role == FILTER:
         body = None
@@ -111,6 +117,21 @@ def opening(received: bytes, roles: Collection[int]) -> Opening | None:
     else:
         body = _whole_body(received, behind, request_id)
     return _make(Opening, (params, request_id, role, keep, body, received[behind:] if body is None else b""))
+
+
+@accelerated
+def reply(request_id: int, parts: list[bytes]) -> bytes | None:
+    """All of the reply of a request that went well, if it fits in one record, with its end; else None. `parts` hold something."""
+    size = sum(map(len, parts))
+    if not 0 < size <= MAX_CONTENT:
+        return None
+    return b"".join((_pack_header(1, STDOUT, request_id, size, 0), *parts, plain_end(request_id)))
+
+
+@lru_cache(maxsize=64)
+def plain_end(request_id: int) -> bytes:
+    """The end of the output stream and of a request that went well; ids are few and small."""
+    return end_of_stream(STDOUT, request_id) + end_request(request_id)
 
 
 def _whole_body(received: bytes, position: int, request_id: int) -> bytes | None:

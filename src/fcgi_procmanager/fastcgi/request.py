@@ -6,7 +6,6 @@ Runs in a worker, in the thread that serves the request. Must never receive or s
 from __future__ import annotations
 
 import io
-from functools import lru_cache
 from typing import IO, TYPE_CHECKING, Callable, NoReturn
 
 from . import protocol
@@ -234,16 +233,13 @@ class Request:
             return
         if self._connection.parser is not None and not self._connection.input_ended:
             self._connection.discard_input(_UNREAD_SECONDS, _UNREAD_BYTES)
-        if app_status or protocol_status:
-            end = protocol.end_request(self.request_id, app_status, protocol_status)
-        else:
-            end = _plain_end(self.request_id)
+        went_well = not app_status and not protocol_status
         parts, stdout = self._parts, self._stdout
-        if self._stderr is None and self._stored is None and (stdout is None or parts is None):
+        if went_well and self._stderr is None and self._stored is None and (stdout is None or parts is None):
             gathered = stdout.gathered if stdout is not None else parts
-            if gathered and 0 < (size := sum(map(len, gathered))) <= protocol.MAX_CONTENT:  # most replies
-                head = protocol.header(protocol.STDOUT, self.request_id, size)
-                self._connection.send(b"".join((head, *gathered, end)))
+            whole = protocol.reply(self.request_id, gathered) if gathered else None
+            if whole is not None:  # most replies
+                self._connection.send(whole)
                 self._done = None
                 if stdout is not None:
                     stdout.closed = True
@@ -254,7 +250,10 @@ class Request:
             pieces += records(protocol.STDOUT, self.request_id, parts)
         if self._stderr is not None:
             pieces += self._stderr.rest()
-        pieces.append(end)
+        if went_well:
+            pieces.append(protocol.plain_end(self.request_id))
+        else:
+            pieces.append(protocol.end_request(self.request_id, app_status, protocol_status))
         self._connection.send_pieces(pieces)
         self._close(done)
 
@@ -302,9 +301,3 @@ class _Body(io.RawIOBase):
 
     def readinto(self, buffer: Buffer) -> int:
         return self._request._read(self._kind, memoryview(buffer))
-
-
-@lru_cache(maxsize=64)
-def _plain_end(request_id: int) -> bytes:
-    """The end of the output stream and of a request that went well; ids are few and small."""
-    return protocol.end_of_stream(protocol.STDOUT, request_id) + protocol.end_request(request_id)

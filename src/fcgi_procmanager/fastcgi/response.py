@@ -12,6 +12,7 @@ import wsgiref.util
 from collections.abc import Iterable
 from typing import Any, Callable, Optional
 
+from ..basics.accelerator import accelerated
 from .framing import NO_BODY, Framing, content_length
 from .request import Request
 
@@ -34,13 +35,13 @@ class FileWrapper(wsgiref.util.FileWrapper):
         return (file, offset, count) if stat.S_ISREG(status.st_mode) and count > _SMALL_FILE else None
 
 
-# Of a reply: its status with the reason; its headers, each with a line end; Content-Length; and all of that as it is sent, when nothing is
-# added to it, or nothing where it is not made yet.
-_Head = tuple[str, str, Optional[int], bytes]
+# Of a reply: its status with the reason; its headers, each with a line end; Content-Length; and all of that as it is sent, or nothing
+# where it is not made yet. Where it is, the headers may be left out.
+Head = tuple[str, str, Optional[int], bytes]
 
 # One that was remembered, with what it was made of: most applications pass the same again and again. One, so that there is no more
 # than one reply had; and replaced as a whole, since threads may be here.
-_known: tuple[str, list[tuple[str, str]], _Head] = ("", [], ("", "", None, b""))
+_known: tuple[str, list[tuple[str, str]], Head] = ("", [], ("", "", None, b""))
 _misses = _TRIED = 64  # misses: so rarely is another one remembered, since an application may never pass the same again
 
 
@@ -52,9 +53,9 @@ class Response:
     def __init__(self, request: Request) -> None:
         self._request = request
         self._status = ""  # with its reason
-        self._head = ""  # the headers, each with its line end
+        self._head = ""  # the headers, each with its line end, where `_whole` is not known
         self._declared: int | None = None  # Content-Length
-        self._whole = b""  # all of that as it is sent, if it is known
+        self._whole = b""  # all of that as it is sent
         self._bodiless = False
         self._made: Framing | None = None
         self._begun = False  # they are written
@@ -72,12 +73,9 @@ class Response:
             self._begun = False
         elif self._status:
             raise AssertionError("start_response() was called a second time, without exc_info")
-        if status == _known[0] and headers == _known[1]:
-            self._status, self._head, self._declared, self._whole = _known[2]
-        else:
-            self._status, self._head, self._declared = _checked(status, headers)
-            self._whole = b""
-            _miss(status, headers, self._head, self._declared)
+        known = _known
+        found = known[2] if status == known[0] and headers == known[1] else head(status, headers)
+        self._status, self._head, self._declared, self._whole = found or _new_head(status, headers)
         self._bodiless = self._status.startswith(NO_BODY) or self._request.params.get("REQUEST_METHOD") == "HEAD"
         self._made = None
         return self.write
@@ -152,7 +150,9 @@ class Response:
             raise AssertionError("the application sent a body before it called start_response()")
         added = self._length_line(length) if length is not None and self._declared is None else ""
         self._begun = True
-        return self._whole if self._whole and not added else _joined(f"{self._head}{added}", self._status)
+        if not self._whole:
+            return _joined(f"{self._head}{added}", self._status)
+        return _with_line(self._whole, added, self._status) if added else self._whole
 
     def _length_line(self, length: int) -> str:
         """Not for a status that has no body, nor for an empty reply to HEAD: that says nothing of the body that GET would
@@ -176,6 +176,25 @@ def _is_file_over(framing: Framing) -> bool:
 def _joined(lines: str, status: str) -> bytes:
     # The status last: HAProxy makes a 302 of whatever has a Location behind it.
     return f"{lines}Status: {status}\r\n\r\n".encode("latin-1")
+
+
+def _with_line(whole: bytes, line: str, status: str) -> bytes:
+    """One more in front of the status."""
+    place = len(whole) - len(_joined("", status))
+    return whole[:place] + line.encode("latin-1") + whole[place:]
+
+
+@accelerated
+def head(status: str, headers: list[tuple[str, str]]) -> Head | None:
+    """The head of a reply that nothing is unusual in, or None. Python has no shorter way than the one for all."""
+    return None
+
+
+def _new_head(status: str, headers: list[tuple[str, str]]) -> Head:
+    """Raises TypeError, ValueError."""
+    status, lines, declared = _checked(status, headers)
+    _miss(status, headers, lines, declared)
+    return status, lines, declared, b""
 
 
 def _miss(status: str, headers: list[tuple[str, str]], lines: str, declared: int | None) -> None:

@@ -1,0 +1,35 @@
+"""Which functions are in C. Those of Python are the reference: the C ones give the same, or nothing where Python is to do it.
+
+The extension is there if a compiler was when this package was installed. FCGI_PROCMANAGER_ACCELERATOR=0 leaves it alone.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, TypeVar
+
+VARIABLE = "FCGI_PROCMANAGER_ACCELERATOR"
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _load() -> Any:
+    if os.environ.get(VARIABLE) == "0":
+        return None
+    try:
+        from .. import _accelerator
+    except ImportError:
+        return None
+    return _accelerator
+
+
+_module = _load()
+in_force = _module is not None
+reference: dict[str, Callable[..., Any]] = {}  # the functions of Python by name, whichever is in force
+
+
+def accelerated(function: _Function) -> _Function:
+    """The function of the same name in C, if it is in force; else this one."""
+    reference[function.__name__] = function
+    stand_in: _Function = getattr(_module, function.__name__, function)
+    return stand_in
