@@ -13,17 +13,18 @@ VARIABLE = "FCGI_PROCMANAGER_ACCELERATOR"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def _load() -> Any:
+def _load() -> tuple[Any, str]:
+    """The module, or None, and how that is said."""
     if os.environ.get(VARIABLE) == "0":
-        return None
+        return None, f"pure Python: the accelerator is switched off by {VARIABLE}=0"
     try:
         from .. import _accelerator
     except ImportError:
-        return None
-    return _accelerator
+        return None, "pure Python: the accelerator in C was not built when this package was installed"
+    return _accelerator, "the accelerator in C is in force"
 
 
-_module = _load()
+_module, told = _load()
 in_force = _module is not None
 reference: dict[str, Callable[..., Any]] = {}  # the functions of Python by name, whichever is in force
 

@@ -17,7 +17,7 @@ from typing import Any, Callable
 from wsgiref.util import setup_testing_defaults
 from wsgiref.validate import validator
 
-from ..basics import exits
+from ..basics import accelerator, exits
 from ..errors import BootError
 from .arguments import Options
 from .loading import cache_settled_sources_only, describe_failure, load, search_here
@@ -28,7 +28,8 @@ __all__ = ["add"]
 _LIMIT = 1 << 20  # bytes of the reply; one that streams for ever is long enough by then
 _DESCRIPTION = """\
 Load the application as 'serve' would, ask it for '/' under the eyes of wsgiref.validate, and say what came. Exit status 0
-when it answered as WSGI has it, whatever the answer was; 2 when it did not, with one line that says why.
+when it answered as WSGI has it, whatever the answer was; 2 when it did not, with one line that says why. A second line says whether
+the accelerator in C is in force.
 
 With --config, look at a file with options: each mistake is a line, with its place. Nothing is loaded, and no address is touched.
 """
@@ -56,6 +57,7 @@ def run(options: Options) -> int:
     cache_settled_sources_only()
     try:
         say(_check(options.application))
+        say(accelerator.told)
     except BootError as error:
         complain(str(error))
         return _leave(exits.USAGE)
