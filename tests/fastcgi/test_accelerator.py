@@ -18,7 +18,7 @@ from fcgi_procmanager.fastcgi import protocol, response
 from fcgi_procmanager.fastcgi.connection import Connection, Limits
 from harness import fcgi
 
-accelerated = pytest.importorskip("fcgi_procmanager._accelerator", reason="the accelerator is not built")
+accelerated = pytest.importorskip("fcgi_procmanager.basics._accelerator", reason="the accelerator is not built")
 reference = accelerator.reference
 often = settings(max_examples=int(os.environ.get("FCGI_PROCMANAGER_ROUNDS", "300")), deadline=None)
 

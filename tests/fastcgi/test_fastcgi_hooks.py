@@ -176,3 +176,50 @@ def test_overlapping_requests(run_script: Run, sock_path: str, way: str) -> None
     assert script.lines(3) == [f"post {pid} 1", f"post {pid} 0", f"between {pid} False False"]
     os.close(write)
     assert script.stop() == 0
+
+
+ROW = """
+    import os, signal, sys, threading, time
+    from fcgi_procmanager import ProcManager, WSGIServer
+    from harness.inside import restarts, say
+
+    def look():
+        return [restarts(number) for number in (signal.SIGTERM, signal.SIGHUP)]
+
+    def watch():
+        # A thread sees what a request cannot: that the flag is off again once the worker waits.
+        while any(look()):
+            time.sleep(0.001)
+        say("off")
+
+    def application(environ, start_response):
+        say("flags", *look())
+        if environ["PATH_INFO"] == "/handlers":
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.signal(number, signal.SIG_IGN))
+            say("undone", *look())
+        if environ["PATH_INFO"] == "/watch":
+            threading.Thread(target=watch, daemon=True).start()
+        start_response("200 OK", [])
+        return [b"ok"]
+
+    WSGIServer(application, manager=ProcManager(n_processes=1), bindAddress=sys.argv[1]).run()
+"""
+
+
+def test_requests_in_a_row_all_see_sa_restart(run_script: Run, sock_path: str) -> None:
+    """Also the one behind a request that has put handlers back, which takes the flag off."""
+    script = run_script(ROW, args=[sock_path])
+    script.wait_ready()
+    paths = ["/", "/handlers", "/"] * 4 + ["/watch"]
+    clients = [fcgi.Client(sock_path) for _ in paths]
+    for client, path in zip(clients, paths):  # they wait in the queue while the first is served
+        client.send(fcgi.request_bytes(path=path))
+    for client in clients:
+        with client:
+            assert client.read_reply().ended
+    lines = script.lines(len(paths) + 4 + 1)
+    assert lines.count("flags True True") == len(paths)
+    assert lines.count("undone False False") == 4
+    assert lines[-1] == "off"
+    assert script.stop() == 0

@@ -18,7 +18,7 @@ def _load() -> tuple[Any, str]:
     if os.environ.get(VARIABLE) == "0":
         return None, f"pure Python: the accelerator is switched off by {VARIABLE}=0"
     try:
-        from .. import _accelerator
+        from . import _accelerator
     except ImportError:
         return None, "pure Python: the accelerator in C was not built when this package was installed"
     return _accelerator, "the accelerator in C is in force"

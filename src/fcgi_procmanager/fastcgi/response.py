@@ -104,6 +104,11 @@ class Response:
             self._send_pieces(result)
 
     def _send_list(self, parts: list[bytes]) -> None:
+        if len(parts) == 1 and not self._begun and type(parts[0]) is bytes and not self._bodiless:  # most replies
+            size = len(parts[0])
+            if self._declared is None or self._declared == size:
+                self._request.reply([self._take_head(size), parts[0]])
+                return
         for position, part in enumerate(parts):
             if type(part) is not bytes:
                 parts[position] = _as_bytes(part)

@@ -118,7 +118,8 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         """Worker: answer requests until it should leave."""
         self._common = common_environ(self.environ, self.threads > 1, self.multiprocess)
         if self.threads == 1:
-            self._serve_in(None, self.manager.pre_dispatch, self.manager.post_dispatch)
+            with self.manager.in_a_row():
+                self._serve_in(None, self.manager.pre_dispatch, self.manager.post_dispatch)
         else:
             self.manager.share_slot()
             hooks = Hooks(self.manager)

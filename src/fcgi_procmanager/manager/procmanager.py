@@ -34,7 +34,7 @@ from ..system.pidfile import PidFile
 from ..system.proctitle import set_title
 from ..worker.gate import Gate
 from ..worker.worker import Worker, forget_children_of_manager, socket_of
-from . import handover
+from . import handover, hooks
 from .canary import prove
 from .half import ManagerHalf
 from .parts import PoolPart
@@ -237,7 +237,10 @@ class ProcManager:
         if not self.no_signals and not worker.in_flight:
             if "asyncio" in modules:  # asked here: two hooks are called for each request
                 self._signals.rearm()
-            self._signals.restart(False)
+            if worker.in_a_row:
+                self._signals.owes_swap = True
+            else:
+                self._signals.restart(False)
 
     def manager_sig_handler(self, name: str) -> None:
         """Manager: act on a signal; called by the loop, not in the handler. `name` is without its SIG."""
@@ -363,6 +366,19 @@ class ProcManager:
             from ..ipc.scoreboard import SharedSlot
 
             self._worker.slot = SharedSlot(self._worker.slot)
+
+    @contextmanager
+    def in_a_row(self) -> Iterator[None]:
+        """Worker: a loop that waits in `gate` only and calls the hooks around each request. Where nobody has overridden them, nobody
+        can see SA_RESTART between two requests: it is taken off before the worker waits. It is still set before each request, since
+        an application may have taken it off."""
+        self._worker.in_a_row = not hooks.overridden(self)
+        try:
+            yield
+        finally:
+            self._worker.in_a_row = False
+            if self._signals.owes_swap:
+                self._signals.restart(False)
 
     @property
     def baton(self) -> Baton | None:

@@ -28,6 +28,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, Callable
 
+from ..basics.accelerator import accelerated
 from ..errors import ConfigError
 from . import atfork
 from .atfork import AtFork
@@ -79,6 +80,13 @@ def ignore_late() -> None:
         _signal(_NUMBER[name], _IGNORE)
 
 
+@accelerated
+def swap(restart: bool) -> None:
+    """Set SA_RESTART on TERM and HUP, or take it off."""
+    _siginterrupt(_TERM, not restart)
+    _siginterrupt(_HUP, not restart)
+
+
 class Signals:
     """The dispositions of one role, the names noted, and the pipe that wakes. One is open in a process at a time,
     or they are nested: closing one restores what it found."""
@@ -91,6 +99,7 @@ class Signals:
         self._read = self._write = -1
         self._tell: Callable[[str], None] | None = None
         self._handler = self._note  # one object: whether it is still in place is asked at each request
+        self.owes_swap = False  # SA_RESTART is to be taken off before this process waits
 
     @property
     def open(self) -> bool:
@@ -128,9 +137,8 @@ class Signals:
         the next TERM would kill in the middle of a request."""
         if (_getsignal(_TERM) is not self._handler or _getsignal(_HUP) is not self._handler) and _in_main_thread():
             self._take_back()
-        interrupt = not flag  # `signal.signal` takes the flag off, so this follows each install
-        _siginterrupt(_TERM, interrupt)
-        _siginterrupt(_HUP, interrupt)
+        self.owes_swap = False
+        swap(flag)  # `signal.signal` takes the flag off, so this follows each install
 
     def _take_back(self) -> None:
         for signum in (_TERM, _HUP):

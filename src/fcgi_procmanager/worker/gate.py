@@ -84,7 +84,11 @@ class Gate:
     def wait(self, deadline: float = FOREVER) -> list[int]:
         """The descriptors that are ready: of listeners and of what was added. Empty after a signal, the end of the
         manager, or at the deadline (monotonic seconds)."""
-        owner = self._signals.claim() if self._signals is not None else -1
+        owner = -1
+        if self._signals is not None:
+            if self._signals.owes_swap:
+                self._signals.restart(False)
+            owner = self._signals.claim()
         timeout = None if deadline == FOREVER else milliseconds(deadline, monotonic())
         if self._in_seconds and timeout is not None:
             events = self._poller.poll(timeout / 1000)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Worker:
     """channel: to the manager; None where there is none. slot: its place on the scoreboard.
 
-    in_flight: with threads, other requests in progress. received: how often each signal came.
+    in_flight: with threads, other requests in progress. in_a_row: nobody looks at signals between two requests. received: how often each signal came.
     """
 
     def __init__(self, signals: Signals, channel: Channel | None = None, slot: Slot | None = None) -> None:
@@ -35,6 +35,7 @@ class Worker:
         self.leaving = Leaving(self.received)
         self.served = False  # it has begun its first request
         self.in_flight = 0
+        self.in_a_row = False
         self._signals = signals
         self._gate: Gate | None = None
         self._busy_checks: list[Callable[[], bool]] = []

@@ -5,6 +5,7 @@
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <signal.h>
 #include <string.h>
 
 #if PY_VERSION_HEX < 0x030A0000
@@ -393,6 +394,30 @@ head(PyObject *module, PyObject *const *args, Py_ssize_t count)
     return found;
 }
 
+/* -- SA_RESTART --------------------------------------------------------------------------------------------------- */
+
+/* swap(restart): as signal.siginterrupt on TERM and HUP, which writes also what is so already. */
+static PyObject *
+swap(PyObject *module, PyObject *restart)
+{
+    static const int signals[] = {SIGTERM, SIGHUP};
+    int on = PyObject_IsTrue(restart);
+    if (on < 0)
+        return NULL;
+    for (int i = 0; i < 2; i++) {
+        struct sigaction action;
+        if (sigaction(signals[i], NULL, &action) < 0)
+            return PyErr_SetFromErrno(PyExc_OSError);
+        int flags = on ? action.sa_flags | SA_RESTART : action.sa_flags & ~SA_RESTART;
+        if (flags == action.sa_flags)
+            continue;
+        action.sa_flags = flags;
+        if (sigaction(signals[i], &action, NULL) < 0)
+            return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
 /* -- the module --------------------------------------------------------------------------------------------------- */
 
 static PyStructSequence_Field OPENING_FIELDS[] = {
@@ -406,7 +431,7 @@ static PyStructSequence_Field OPENING_FIELDS[] = {
 };
 
 static PyStructSequence_Desc OPENING = {
-    "fcgi_procmanager._accelerator.Opening", "A request whose parameters are complete.", OPENING_FIELDS, 6};
+    "fcgi_procmanager.basics._accelerator.Opening", "A request whose parameters are complete.", OPENING_FIELDS, 6};
 
 static int
 begin(PyObject *module)
@@ -454,6 +479,7 @@ static PyMethodDef FUNCTIONS[] = {
     {"opening", (PyCFunction)(void (*)(void))opening, METH_FASTCALL, "see protocol.py"},
     {"reply", (PyCFunction)(void (*)(void))reply, METH_FASTCALL, "see request.py"},
     {"head", (PyCFunction)(void (*)(void))head, METH_FASTCALL, "see response.py"},
+    {"swap", swap, METH_O, "see system/signals.py"},
     {NULL, NULL, 0, NULL},
 };
 
