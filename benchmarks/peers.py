@@ -11,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from common import APPLICATIONS, Failed, find, output, perl_version
+from fcgi_procmanager.basics.accelerator import VARIABLE, told
 
 BACKLOG = "1024"
 
@@ -48,11 +49,21 @@ class Ours(PythonPeer):
     script = "ours.py"
 
     def version(self) -> str:
-        return f"fcgi-procmanager {installed('fcgi-procmanager')}, WSGIServer"
+        return f"fcgi-procmanager {installed('fcgi-procmanager')}, WSGIServer, {told}"
+
+
+class OursInPython(Ours):
+    name = "ours-pure"
+
+    def version(self) -> str:
+        return "the same without the accelerator"
+
+    def command(self, place: Path, socket: Path, workers: int) -> list[str]:
+        return ["env", f"{VARIABLE}=0", *super().command(place, socket, workers)]
 
 
 class OursLoop(PythonPeer):
-    name = "ours, loop"
+    name = "ours-loop"
     script = "ours_loop.py"
 
     def version(self) -> str:
@@ -191,6 +202,7 @@ def installed(distribution: str) -> str:
 OURS = Ours()
 PEERS: list[Peer] = [
     OURS,
+    OursInPython(),
     OursLoop(),
     Flup(),
     Gunicorn(),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 COLOURS = {
     "ours": "#c0392b",
-    "ours, loop": "#e59866",
+    "ours-loop": "#e59866",
     "flup": "#7f8c8d",
     "gunicorn": "#27ae60",
     "uwsgi": "#8e44ad",
