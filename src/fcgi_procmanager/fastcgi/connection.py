@@ -11,6 +11,7 @@ import errno
 import os
 import select
 import socket
+import struct
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
@@ -27,6 +28,7 @@ _DONTWAIT = socket.MSG_DONTWAIT
 _MORE = getattr(socket, "MSG_MORE", 0)
 _NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # a file system that cannot: copied by us
 _DIRECT = 1 << 15  # bytes; for less than that a receive of its own would cost more than a copy
+_LONGEST = 1e6  # seconds that a receive waits at most; the kernel counts in a type of its own
 _MAX_PIECES = 512  # in one sendmsg; Linux takes 1024
 
 
@@ -53,7 +55,7 @@ class Connection:
     dead: why nothing more can be sent or received; empty while it can.
     """
 
-    __slots__ = ("_budget", "_limits", "dead", "deadline", "opened", "parser", "served", "sock")
+    __slots__ = ("_budget", "_limits", "_waits", "dead", "deadline", "opened", "parser", "served", "sock")
 
     def __init__(self, sock: socket.SocketType, limits: Limits) -> None:
         self.sock = sock
@@ -64,6 +66,7 @@ class Connection:
         self.served = 0
         self._limits = limits
         self._budget = limits.send_timeout  # seconds that the peer may still keep this reply waiting
+        self._waits = False  # a receive waits for the peer, unless it says otherwise
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -200,16 +203,16 @@ class Connection:
     def _receive_body_into(self, parser: Parser, target: memoryview, due: int) -> int:
         """Likewise, when the next `due` bytes are of the body: they are received where the application wants them, and
         copied by nobody. Returns how many came; what follows them goes to the parser."""
-        pieces = [target[:due]]
-        if due <= len(target):
-            pieces.append(memoryview(bytearray(parser.up_to_next_content)))
-        deadline = monotonic() + self._limits.receive_timeout
-        while not (count := self._receive_into(pieces)):
-            self._await_body(deadline)
-        taken = min(count, len(pieces[0]))
+        if due > len(target):
+            taken = self._wait_into((target,))
+            parser.received_elsewhere(taken)
+            return taken
+        between = bytearray(parser.up_to_next_content)
+        count = self._wait_into((target[:due], between))
+        taken = min(count, due)
         parser.received_elsewhere(taken)
-        if count > taken:
-            self._feed(parser, bytes(pieces[1][: count - taken]))
+        if count > taken and not (count - taken == len(between) and parser.goes_on(between)):
+            self._feed(parser, bytes(between[: count - taken]))
         return taken
 
     def _await_body(self, deadline: float) -> None:
@@ -257,6 +260,7 @@ class Connection:
             return 0
         begin = offset
         self.sock.setblocking(False)  # sendfile takes no flag for it
+        self._waits = False
         while count and not self.dead:
             size = min(count, protocol.MAX_CONTENT)
             self.send(protocol.header(kind, request_id, size), _DONTWAIT | _MORE)
@@ -326,18 +330,30 @@ class Connection:
             self.dead = "closed by the peer"
         return received
 
-    def _receive_into(self, pieces: Sequence[memoryview]) -> int:
-        """Likewise, into these; how many bytes."""
+    def _wait_into(self, buffers: Sequence[memoryview | bytearray]) -> int:
+        """Likewise, into these; waits for the peer. How many bytes. Raises PeerGone."""
+        if not self._waits:
+            self._wait_for_the_peer()
         try:
-            count = self.sock.recvmsg_into(pieces, 0, _DONTWAIT)[0]
+            count = self.sock.recvmsg_into(buffers)[0]
         except BlockingIOError:
-            return 0
+            self.dead = f"the peer sent nothing for {self._limits.receive_timeout:g} s"
         except OSError as error:
             self.dead = self.dead or error.strerror or str(error)
-            return 0
-        if not count:
+        else:
+            if count:
+                return count
             self.dead = "closed by the peer"
-        return count
+        raise PeerGone(f"the body of a request ended early: {self.dead}")
+
+    def _wait_for_the_peer(self) -> None:
+        """From now on a receive without `_DONTWAIT` is the wait itself: half the system calls of a poll and a receive."""
+        self.sock.settimeout(None)
+        seconds = min(self._limits.receive_timeout, _LONGEST)
+        whole = int(seconds)
+        limit = struct.pack("@ll", whole, max(int((seconds - whole) * 1e6), 0 if whole else 1))
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        self._waits = True
 
     def _begin_to_parse(self, received: bytes) -> None:
         self.parser = parser = Parser(self._limits.roles, self._limits.capability)

@@ -27,6 +27,7 @@ _PASSING = (errno.EPROTO, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, er
 
 # The number. `sock.family` looks for a member of an enumeration, at the cost of memory in each worker.
 _family = socket.SocketType.family.__get__
+_default_timeout = socket.getdefaulttimeout
 
 
 class Listeners:
@@ -70,6 +71,8 @@ class Listeners:
             if len(self._in_turn) > 1:
                 self._next_turn(entry, called)
             sock = socket.SocketType(family, socket.SOCK_STREAM, 0, descriptor)
+            if _default_timeout() is not None:
+                sock.settimeout(None)  # the application's own is for its own; here a receive would wait for it
             if self._allowed is not None and not (isinstance(address, tuple) and address[0] in self._allowed):
                 sock.close()
                 continue

@@ -304,6 +304,21 @@ class Parser:
         """The first `count` of the bytes that are due have gone where they are wanted, past the parser."""
         self._content_due -= count
 
+    def goes_on(self, between: bytes | bytearray) -> bool:
+        """All content that was due has gone past the parser, and these are the bytes up to the next one. True when that is more of the
+        same body: then they are taken. Else they are to be fed."""
+        version, kind, request_id, length, padding = _unpack_header(between, self._padding_due)
+        if (
+            version != 1
+            or kind != STDIN
+            or request_id != self.request_id
+            or not length
+            or self._due_to is not self.stdin
+        ):
+            return False
+        self._content_due, self._padding_due = length, padding
+        return True
+
     def _is_body(self, kind: int, request_id: int) -> bool:
         if request_id != self.request_id or self.head is None:
             return False
