@@ -145,10 +145,12 @@ class Connection:
         parser = self.parser
         assert parser is not None  # or all of it would have been at hand
         chunks = parser.stream(kind)
-        while not self._body_ended(parser, kind) and not chunks:
-            due = parser.content_due(kind)
+        while not chunks:
+            due = 0 if parser.aborted else parser.content_due(kind)
             if due and len(target) >= _DIRECT:
                 return self._receive_body_into(parser, target, due)
+            if self._body_ended(parser, kind):
+                break
             self._receive_body(parser)
         return _move(chunks, target)
 
