@@ -6,6 +6,7 @@ The extension is there if a compiler was when this package was installed. FCGI_P
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any, Callable, TypeVar
 
 VARIABLE = "FCGI_PROCMANAGER_ACCELERATOR"
@@ -17,6 +18,8 @@ def _load() -> tuple[Any, str]:
     """The module, or None, and how that is said."""
     if os.environ.get(VARIABLE) == "0":
         return None, f"pure Python: the accelerator is switched off by {VARIABLE}=0"
+    if sys.implementation.name != "cpython":
+        return None, "pure Python: the accelerator in C is for CPython"
     try:
         from . import _accelerator
     except ImportError:

@@ -8,7 +8,6 @@ never keep it.
 from __future__ import annotations
 
 import atexit
-import gc
 import os
 from collections.abc import Iterable
 from functools import partial
@@ -106,8 +105,7 @@ class ManagerHalf:
             self._signals.let_in(self._left.mask)
         manager.notify("initialized")
         self._replace_adopted()
-        fastexit.remember_open_files()
-        gc.freeze()  # what is there now is never collected, so the workers' copies of these pages stay shared
+        fastexit.freeze()
 
     def _hear_children(self) -> None:
         self.reports.hear()

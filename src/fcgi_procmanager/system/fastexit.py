@@ -41,24 +41,33 @@ _MOST_HELPERS = 16
 _PLAIN = (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom, io.BufferedRWPair)
 _UNBUFFERED = (io.FileIO, socket.SocketIO, io.BytesIO, io.StringIO)
 
+# CPython. Others have no such collector, drop no object at a known moment, and do not take themselves apart at their end.
+_HAS_FREEZE = hasattr(gc, "freeze")
+
 _early: weakref.WeakSet[io.IOBase] = weakref.WeakSet()  # opened before the fork
 _armed: weakref.ref[_LastObject] | None = None
 
 
-def remember_open_files() -> None:
-    """Manager, before `gc.freeze`, which hides objects from `gc.get_objects`."""
-    _early.update(found for found in gc.get_objects() if issubclass(type(found), io.IOBase))
+def freeze() -> None:
+    """Manager, before the first fork: what is there now is never collected, so the workers' copies of these pages stay shared."""
+    if _HAS_FREEZE:
+        # First: what is frozen is hidden from `gc.get_objects`.
+        _early.update(found for found in gc.get_objects() if issubclass(type(found), io.IOBase))
+        gc.freeze()
 
 
 def prepare() -> None:
     """Worker, at its begin: if it ends by itself, and the long way, Python has to find what the manager froze: a file that
     only a cycle of objects refers to would never be closed."""
-    atexit.register(_thaw)
+    if _HAS_FREEZE:
+        atexit.register(_thaw)
 
 
 def arm(status: int) -> None:
     """Worker: it is about to raise SystemExit with this status."""
     global _armed
+    if not _HAS_FREEZE:
+        return
     disarm()
     atexit.unregister(_thaw)
     last = _LastObject(status, _helpers())

@@ -90,8 +90,8 @@ class Gate:
                 self._signals.restart(False)
             owner = self._signals.claim()
         timeout = None if deadline == FOREVER else milliseconds(deadline, monotonic())
-        if self._in_seconds and timeout is not None:
-            events = self._poller.poll(timeout / 1000)
+        if self._in_seconds:
+            events = self._poller.poll(-1 if timeout is None else timeout / 1000)
         else:
             events = self._poller.poll(timeout)
         if self._signals is not None:
