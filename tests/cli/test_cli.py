@@ -12,6 +12,7 @@ from typing import Any, Callable
 import pytest
 
 from fcgi_procmanager import __version__
+from fcgi_procmanager.basics import accelerator
 from fcgi_procmanager.system.pidfile import PidFile
 from harness.process import Script, listening
 
@@ -273,7 +274,7 @@ def test_a_pid_file_that_cannot_be_written_is_one_line(command: Command, sock_pa
 
 def test_check_says_what_came(command: Command) -> None:
     script = command("check", "good")
-    assert script.output() == "good answers GET / with 200 OK, 5 bytes\n"
+    assert script.output() == f"good answers GET / with 200 OK, 5 bytes\n{accelerator.told}\n"
     assert script.wait() == 0
     assert script.log() == ""
 
@@ -324,7 +325,7 @@ def test_check_says_what_is_wrong(command: Command, app: Path, name: str, messag
 def test_check_accepts_any_status_and_any_way_of_writing(command: Command, app: Path, name: str, reply: str) -> None:
     (app / "answers.py").write_text(ANSWERS)
     script = command("check", f"answers:{name}")
-    assert script.output() == f"answers:{name} answers GET / with {reply}\n"
+    assert script.output() == f"answers:{name} answers GET / with {reply}\n{accelerator.told}\n"
     assert script.wait() == 0
 
 
@@ -336,7 +337,7 @@ def test_check_warns_of_what_workers_would_share_or_lack(command: Command, app: 
         "threading.Thread(target=threading.Event().wait, name='ticker').start()\n"
     )
     script = command("check", "left")
-    assert script.output() == "left answers GET / with 200 OK, 5 bytes\n"
+    assert script.output() == f"left answers GET / with 200 OK, 5 bytes\n{accelerator.told}\n"
     assert script.wait() == 0, "a thread that never ends must not keep the command"
     assert re.fullmatch(
         r"fcgi-procmanager: warning: loading left left the thread 'ticker' running and a socket open .*\n", script.log()
