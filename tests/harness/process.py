@@ -414,6 +414,8 @@ def _ends_within(pid: int, timeout: float) -> bool:
 
 
 def _is_waitable(pid: int) -> bool:
+    if not hasattr(os, "waitid"):  # PyPy
+        return process_state(pid) in ("Z", None)
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 

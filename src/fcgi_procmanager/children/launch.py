@@ -150,7 +150,7 @@ class _Prepared:
         """In the child: the program, or the reason why not."""
         try:
             # Out of the way of the numbers that the program's own descriptors get.
-            tell = fcntl.fcntl(tell, fcntl.F_DUPFD_CLOEXEC, max(self._program.descriptors, default=0) + 1)
+            tell = _copy(tell, max(self._program.descriptors, default=0) + 1)
             self._execute(mask)
         except OSError as error:
             os.write(tell, self._step + b"%d" % (error.errno or errno.EIO))
@@ -190,9 +190,16 @@ class _Prepared:
 def _arrange(descriptors: Mapping[int, int]) -> None:
     """Give each descriptor its number. All are copied out of the way first: one may have the number that another is to get."""
     above = max(descriptors, default=0) + 1
-    aside = {number: fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, above) for number, ours in descriptors.items()}
+    aside = {number: _copy(ours, above) for number, ours in descriptors.items()}
     for number, copy in aside.items():
         os.dup2(copy, number, inheritable=True)
+
+
+def _copy(descriptor: int, least: int) -> int:
+    """Under the first free number from `least` on. PyPy does not know F_DUPFD_CLOEXEC."""
+    copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD, least)
+    os.set_inheritable(copy, False)
+    return copy
 
 
 def _close_others(descriptors: Mapping[int, int]) -> None:

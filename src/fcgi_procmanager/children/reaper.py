@@ -136,7 +136,7 @@ class Reaper:
     def ask_foreign(self, pid: int) -> None:
         """TERM to a child of the application, unless it has ended: its number may be somebody else's by now."""
         with contextlib.suppress(OSError):
-            if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            if not hasattr(os, "waitid") or os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 os.kill(pid, signals.number("TERM"))
 
     def send(self, child: Child, name: str) -> None:
