@@ -199,10 +199,10 @@ def installed(distribution: str) -> str:
         return ""
 
 
-OURS = Ours()
+OURS, PURE = Ours(), OursInPython()
 PEERS: list[Peer] = [
     OURS,
-    OursInPython(),
+    PURE,
     OursLoop(),
     Flup(),
     Gunicorn(),
