@@ -27,7 +27,7 @@ def test_alike_but_for_the_listed_differences(name: str, launch_side: Launch) ->
     ]
     with ThreadPoolExecutor(len(plays)) as pool:
         list(pool.map(case.play, plays))
-    compare(case, *[_ports_hidden(play.story(), options[play.daemon.side], case) for play in plays])
+    compare(case, *[_ports_hidden(play.story(case.until), options[play.daemon.side], case) for play in plays])
 
 
 def compare(case: Case, perl: list[str], ours: list[str]) -> None:
