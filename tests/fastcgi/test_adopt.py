@@ -415,7 +415,7 @@ def test_manager_killed(site: Any, kind: str) -> None:
         (idle,) = set(pool.script.workers()) - {busy}
         pool.script.signal(signal.SIGKILL)
         pool.script.wait()
-        wait_dead(idle, PROMPT)
+        wait_dead(idle, patient(PROMPT))
         assert alive(busy)
         pool.go_on()
         assert client.read_reply().ended

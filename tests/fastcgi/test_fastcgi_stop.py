@@ -337,7 +337,7 @@ def test_manager_killed_in_a_request(pool: Any, threads: int, sock_path: str) ->
         site.script.signal(signal.SIGKILL)
         assert site.script.wait() == -signal.SIGKILL
         (idle,) = set(workers) - {busy}
-        wait_dead(idle, PROMPT)
+        wait_dead(idle, patient(PROMPT))
         assert alive(busy)
         site.go_on()
         assert client.read_reply().ended

@@ -618,7 +618,7 @@ def test_an_idle_worker_leaves_at_once(stage: Stage) -> None:
     play = ready(stage("app.py", "object", "n_processes=2"), 2)
     worker = play.workers[0]
     play.signal(SIGTERM, worker)
-    wait_dead(worker, timeout=5)
+    wait_dead(worker)
     play.ready(3)
     play.end()
 
