@@ -122,7 +122,7 @@ def test_requests_that_end_at_the_very_moment_are_whole_or_get_504(pool: Pool) -
 
 def test_one_that_cannot_be_told_is_killed_and_named(pool: Pool) -> None:
     more = "class Deaf(PoolManager):\n    def request_timed_out(self):\n        pass\n"
-    script = pool.start("2, request_timeout=0.2, request_grace=0.3", 2, more, "Deaf")
+    script = pool.start("2, request_timeout=1, request_grace=1", 2, more, "Deaf")
     assert dies(pool, "/sleep/20?secret=1")
     script.wait_log(r"is killed: GET /sleep/20\?secret=1 takes \d+\.\d s \(request_timeout\)")
     script.wait_log(r"died in GET /sleep/20\?secret=1 \(its request 1, after \d+\.\d s\)")
