@@ -278,7 +278,15 @@ reply(PyObject *module, PyObject *const *args, Py_ssize_t count)
 static const char *
 line_of(PyObject *text, Py_ssize_t *length)
 {
-    if (!PyUnicode_CheckExact(text) || PyUnicode_READY(text) < 0 || PyUnicode_KIND(text) != PyUnicode_1BYTE_KIND)
+    if (!PyUnicode_CheckExact(text))
+        return NULL;
+#if PY_VERSION_HEX < 0x030C0000 /* since then every string is */
+    if (PyUnicode_READY(text) < 0) {
+        PyErr_Clear();
+        return NULL;
+    }
+#endif
+    if (PyUnicode_KIND(text) != PyUnicode_1BYTE_KIND)
         return NULL;
     const char *line = (const char *)PyUnicode_1BYTE_DATA(text);
     *length = PyUnicode_GET_LENGTH(text);
