@@ -49,7 +49,8 @@ def _ports_hidden(story: list[str], options: list[str], case: Case) -> list[str]
 
 
 def _with_an_envdir(daemon: Superdaemon) -> None:
-    """For the cases that name it."""
+    """For the cases that name it; and one that a worker fills."""
+    daemon.file("calm").mkdir()
     daemon.file("env").mkdir()
     (daemon.file("env") / "KILL_OLD_DELAY").write_text("1")
     (daemon.file("env") / "COLOUR").write_text("red\n")
