@@ -160,7 +160,7 @@ class Site:
         script.write_text(f"#!{sys.executable}\n{header}{text}")
         script.chmod(0o755)
 
-    def connection(self, timeout: float = 20) -> http.client.HTTPConnection:
+    def connection(self, timeout: float = 60) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, Any, bytes]:
