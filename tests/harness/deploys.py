@@ -44,10 +44,10 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self.over.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
 
     def ask(self, path: str, method: str = "GET") -> str:
-        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)) as connection:
             connection.request(method, path, b"x" * 5000 if method == "POST" else None)
             reply = connection.getresponse()
             assert reply.status == 200, f"{method} {path}: {reply.status}"

@@ -213,7 +213,7 @@ class Reply:
 class Client:
     """One connection to a FastCGI server at a socket path or (host, port)."""
 
-    def __init__(self, address: Address, timeout: float = 20) -> None:
+    def __init__(self, address: Address, timeout: float = 60) -> None:
         self.timeout = timeout
         self.sock = _connect(address, timeout)
         self._buffer = b""
@@ -329,7 +329,7 @@ class Client:
         return data
 
 
-def fetch(address: Address, path: str = "/", *, timeout: float = 20, **kw: Any) -> Reply:
+def fetch(address: Address, path: str = "/", *, timeout: float = 60, **kw: Any) -> Reply:
     """Connect, ask, read the reply, close. Keyword arguments as for `Client.request`."""
     with Client(address, timeout) as client:
         return client.request(path, **kw)

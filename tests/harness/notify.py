@@ -28,7 +28,7 @@ class Notified:
     def environment(self) -> dict[str, str]:
         return {"NOTIFY_SOCKET": self.address}
 
-    def next(self, timeout: float = 20) -> Message:
+    def next(self, timeout: float = 60) -> Message:
         self._socket.settimeout(max(0.001, timeout))
         lines = self._socket.recv(4096).decode().split("\n")
         message = dict(line.split("=", 1) for line in lines)
@@ -36,7 +36,7 @@ class Notified:
         self.all.append(message)
         return message
 
-    def wait(self, name: str, pattern: str = "", timeout: float = 20) -> Message:
+    def wait(self, name: str, pattern: str = "", timeout: float = 60) -> Message:
         """The next message in which this variable has a value that matches the whole pattern; any, without one."""
         return self._wait(
             lambda message: name in message and bool(re.fullmatch(pattern or ".*", message[name])), timeout

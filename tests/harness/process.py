@@ -11,7 +11,10 @@ has a ceiling.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import random
 import re
 import select
 import socket
@@ -31,6 +34,9 @@ Source = Union[str, Sequence[Union[str, Path]]]
 TESTS = Path(__file__).resolve().parent.parent
 POLL = 0.005
 KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH")
+_RANGE = 20_000 + 1000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 12)
+_FIRST = random.randrange(1000)
+_ports = itertools.chain(range(_RANGE + _FIRST, _RANGE + 1000), range(_RANGE, _RANGE + _FIRST))
 LOG_LINE = re.compile(r"^FastCGI: (?P<role>.+?) \(pid (?P<pid>\d+)\): (?P<message>.*)$")
 
 
@@ -107,14 +113,14 @@ class Script:
         """Send a signal to the whole process group, as a terminal does at control-C."""
         os.killpg(self.pid, number)
 
-    def wait(self, timeout: float = 20) -> int:
+    def wait(self, timeout: float = 60) -> int:
         """The return code (minus the signal's number if one killed it). Too late: everything is killed and it fails."""
         if self.process.returncode is None and not _ends_within(self.pid, timeout):
             self.kill()
             raise Overdue(f"{self} still ran after {timeout} s\n{self._story()}")
         return self.process.wait()
 
-    def stop(self, number: int = SIGTERM, timeout: float = 20) -> int:
+    def stop(self, number: int = SIGTERM, timeout: float = 60) -> int:
         """Send a signal, wait for the script and then for the whole tree to be gone; the return code."""
         self.signal(number)
         code = self.wait(timeout)
@@ -148,7 +154,7 @@ class Script:
 
     # Standard output
 
-    def line(self, timeout: float = 20) -> str:
+    def line(self, timeout: float = 60) -> str:
         """The next line of standard output, without its end. Fails when there is none in time or no more to come."""
         deadline = time.monotonic() + timeout
         while b"\n" not in self._line_buffer:
@@ -158,12 +164,12 @@ class Script:
         line, _, self._line_buffer = self._line_buffer.partition(b"\n")
         return line.decode(errors="replace")
 
-    def lines(self, count: int, timeout: float = 20) -> list[str]:
+    def lines(self, count: int, timeout: float = 60) -> list[str]:
         """The next so many lines of standard output."""
         deadline = time.monotonic() + timeout
         return [self.line(max(0, deadline - time.monotonic())) for _ in range(count)]
 
-    def output(self, timeout: float = 20) -> str:
+    def output(self, timeout: float = 60) -> str:
         """The rest of standard output, until the last process that holds it has closed it."""
         deadline = time.monotonic() + timeout
         while not self._output_ended:
@@ -176,7 +182,7 @@ class Script:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    def wait_log(self, pattern: str, count: int = 1, timeout: float = 20) -> list[re.Match[str]]:
+    def wait_log(self, pattern: str, count: int = 1, timeout: float = 60) -> list[re.Match[str]]:
         """All matches in the log once there are `count` (^ and $ match at lines). Fails when the tree is dead."""
         deadline = time.monotonic() + timeout
         while True:
@@ -188,7 +194,7 @@ class Script:
                 raise Overdue(f"{len(found)} of {count} matches of {pattern!r} in the log\n{self._story()}")
             time.sleep(POLL)
 
-    def wait_ready(self, count: int = 1, timeout: float = 20) -> None:
+    def wait_ready(self, count: int = 1, timeout: float = 60) -> None:
         """Wait until so many workers have said in the log that they are initialized, and have then told their manager: they do
         that before they wait for a request."""
         for line in self.wait_log(r"server\b.*?\bpid\W+(\d+)\b.*\binitialized\W*$", count, timeout):
@@ -209,7 +215,7 @@ class Script:
         """The living children of the script, in order of their pids."""
         return children(self.pid)
 
-    def wait_workers(self, count: int, timeout: float = 20) -> list[int]:
+    def wait_workers(self, count: int, timeout: float = 60) -> list[int]:
         """The living children once there are exactly so many."""
         (found,) = wait_until(
             lambda: (found,) if len(found := self.workers()) == count else None,
@@ -222,7 +228,7 @@ class Script:
         """All living processes of the script's tree, wherever they are now: who holds the tree pipe (Linux only)."""
         return _writers(os.readlink(f"/proc/self/fd/{self._tree_pipe}"))
 
-    def tree_gone(self, timeout: float = 20) -> None:
+    def tree_gone(self, timeout: float = 60) -> None:
         """Wait until no process of the tree is left; fails with the log otherwise."""
         if not self._tree_ended(timeout):
             raise Overdue(f"processes {self.tree()} of {self} are alive after {timeout} s\n{self._story()}")
@@ -284,7 +290,7 @@ def patient(seconds: float) -> float:
     return seconds * max(3.0, 1.5 * os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
-def wait_until(fn: Callable[[], T], timeout: float = 20, what: str | Callable[[], str] = "the condition") -> T:
+def wait_until(fn: Callable[[], T], timeout: float = 60, what: str | Callable[[], str] = "the condition") -> T:
     """Ask every 5 ms until the answer is true, and return it; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while True:
@@ -311,12 +317,12 @@ def alive(pid: int) -> bool:
     return process_state(pid) not in (None, "Z", "X")
 
 
-def wait_dead(pid: int, timeout: float = 20) -> None:
+def wait_dead(pid: int, timeout: float = 60) -> None:
     """Wait until the process is gone or at least a zombie."""
     wait_until(lambda: not alive(pid), timeout, f"the death of {pid}")
 
 
-def wait_asleep(pid: int, timeout: float = 20) -> None:
+def wait_asleep(pid: int, timeout: float = 60) -> None:
     """Wait until the process blocks in a system call (its state is S)."""
     wait_until(lambda: process_state(pid) == "S", timeout, f"{pid} to be asleep")
 
@@ -372,10 +378,17 @@ def cmdline(pid: int) -> str:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port that nobody listens on just now. Better: bind in the test and hand the socket over."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
-        sock.bind((host, 0))
-        return int(sock.getsockname()[1])
+    """A TCP port that nobody listens on just now. Better: bind in the test and hand the socket over.
+
+    It is below those that the system gives to clients and to who asks for any, each is named once, and tests that run at the same
+    time have ranges of their own: nobody takes it before the program under test does."""
+    for port in _ports:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                sock.bind((host, port))
+                return port
+    raise Overdue("no port is free")
 
 
 def listening(address: str | tuple[str, int]) -> bool:

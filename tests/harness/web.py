@@ -132,9 +132,9 @@ class Site:
     def _start_front(self, adapt: Callable[[str], str]) -> Script:
         # Below the ports that the system gives to clients. Nobody else picks the same one but by chance, and then the
         # next attempt has another. Who listens there already would be taken for ours while ours starts.
-        self.port = random.randint(10000, 32000)
+        self.port = random.randint(10_000, 19_999)  # above are those of `free_port`
         while listening(("127.0.0.1", self.port)):
-            self.port = random.randint(10000, 32000)
+            self.port = random.randint(10_000, 19_999)
         text = (EXAMPLES / self.web.configuration).read_text()
         for old, new in (("8080", str(self.port)), ("/run/app", str(self.place))):
             assert old in text
@@ -160,7 +160,7 @@ class Site:
         script.write_text(f"#!{sys.executable}\n{header}{text}")
         script.chmod(0o755)
 
-    def connection(self, timeout: float = 20) -> http.client.HTTPConnection:
+    def connection(self, timeout: float = 60) -> http.client.HTTPConnection:
         return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
 
     def ask(self, path: str, method: str = "GET", body: bytes | None = None) -> tuple[int, Any, bytes]:

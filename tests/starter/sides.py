@@ -7,8 +7,9 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterable, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, Callable, TypeVar, Union
 
@@ -20,6 +21,7 @@ T = TypeVar("T")
 PERL, OURS = "perl", "ours"
 SIDES = (PERL, OURS)
 WORKER = Path(__file__).parent / "worker.py"
+CEILING = 60.0  # seconds for what comes soon on an idle machine
 
 Address = Union[str, tuple[str, int]]
 
@@ -54,6 +56,7 @@ class Superdaemon:
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.side, self.folder, self.sock = side, folder, sock
+        self._speaks = program is None
         if program is None:
             program = [sys.executable, "-S", str(WORKER), str(folder), *map(self.fill, words)]
         argv = [*command(side), "--status-file=DIR/status", *options, *before, *(["--", *program] if program else [])]
@@ -77,7 +80,7 @@ class Superdaemon:
             socket.AF_UNIX if isinstance(address, str) else socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         )
         with closing(socket.socket(family)) as client:
-            client.settimeout(20)
+            client.settimeout(CEILING)
             client.connect(address)
             client.sendall(f"{line}\n".encode())
             with client.makefile("r") as stream:
@@ -88,16 +91,19 @@ class Superdaemon:
         generation, pid = self.ask("who").split()
         return int(generation), int(pid)
 
-    def send(self, number: int) -> None:
-        """Perl is given time to come to rest: it can miss what comes between two looks for signals."""
+    def come_to_rest(self) -> None:
+        """Perl can miss a signal that comes between two looks for them."""
         if self.side == PERL:
-            wait_asleep(self.pid)
+            wait_asleep(self.pid, CEILING)
+
+    def send(self, number: int) -> None:
+        self.come_to_rest()
         self.script.signal(number)
 
     def hup(self) -> None:
         self.send(signal.SIGHUP)
 
-    def end(self, number: int = signal.SIGTERM, timeout: float = 20) -> int:
+    def end(self, number: int = signal.SIGTERM, timeout: float = CEILING) -> int:
         """Stop it and wait until it and all that it has started are gone; its status."""
         self.send(number)
         status = self.script.wait(timeout)
@@ -110,7 +116,7 @@ class Superdaemon:
     def events(self) -> list[str]:
         return _lines(self.file("events"))
 
-    def wait_event(self, pattern: str, count: int = 1, timeout: float = 20) -> list[re.Match[str]]:
+    def wait_event(self, pattern: str, count: int = 1, timeout: float = CEILING) -> list[re.Match[str]]:
         """All events that match as a whole, once there are `count` of them."""
 
         def found() -> list[re.Match[str]] | None:
@@ -123,14 +129,40 @@ class Superdaemon:
         """Generations and their pids, as the status file has them; none when there is no file."""
         return {int(gen): int(pid) for gen, pid in (line.split(":") for line in _lines(self.file("status")))}
 
-    def wait_status(self, *generations: int, timeout: float = 20) -> dict[int, int]:
-        """The status file once it names exactly these generations."""
+    def wait_status(self, *generations: int, timeout: float = CEILING) -> dict[int, int]:
+        """The status file once it names exactly these generations, and `worker.py` in them hears signals.
+
+        A generation is accepted at its age, which a busy machine lets pass before its program runs."""
 
         def found() -> dict[int, int] | None:
             status = self.status()
             return status if sorted(status) == sorted(generations) else None
 
-        return self._wait(found, timeout, lambda: f"generations {generations}, not {self.status()}")
+        status = self._wait(found, timeout, lambda: f"generations {generations}, not {self.status()}")
+        if self._speaks:
+            wait_until(lambda: self._hears(status), timeout, lambda: f"{status} to be up, not {self.events()}")
+        return status
+
+    def wait_only(self, but: int = 0, timeout: float = CEILING) -> tuple[int, int]:
+        """Number and pid of the generation that is alone, and another one than `but`."""
+
+        def found() -> tuple[int, int] | None:
+            status = self.status()
+            return next(iter(status.items())) if len(status) == 1 and but not in status else None
+
+        number, pid = self._wait(found, timeout, lambda: f"one generation but {but}, not {self.status()}")
+        self.wait_event(rf"up {number} {pid}")
+        return number, pid
+
+    def _hears(self, status: dict[int, int]) -> bool:
+        events = self.events()
+        return all(f"up {number} {pid}" in events or not alive(pid) for number, pid in status.items())
+
+    def age(self, pid: int) -> float:
+        """Seconds since a process was forked, as the kernel knows: the test may have seen it late."""
+        with open(f"/proc/{pid}/stat") as file:
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
     def _wait(self, fn: Callable[[], T | None], timeout: float, what: Callable[[], str]) -> T:
         """What `fn` has to give, once it is true; fails at once when a superdaemon in the foreground is gone."""
@@ -154,7 +186,7 @@ class Superdaemon:
         told = [event.split()[2] for event in self.events() if event.startswith(("up ", "child ", "failing "))]
         return sorted(pid for pid in map(int, {*started, *told}) if alive(pid))
 
-    def programs_gone(self, timeout: float = 5) -> None:
+    def programs_gone(self, timeout: float = CEILING) -> None:
         wait_until(lambda: not self.programs(), timeout, lambda: f"the end of {self.programs()}\n{self.script.log()}")
 
     def log(self, text: str | None = None) -> list[str]:
@@ -172,14 +204,15 @@ class Superdaemon:
         self.script.close()
         for pid in self.programs():
             if str(self.folder) in cmdline(pid):
-                os.kill(pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it ends just now
+                    os.kill(pid, signal.SIGKILL)
 
 
 def run_command(side: str, folder: Path, *options: str, **more: Any) -> tuple[int, str, str]:
     """A command that ends by itself: its status, its standard output and its standard error."""
     with Script([*command(side), *options], folder, **more) as script:
-        status = script.wait()
-        return status, script.output(), script.log()
+        status = script.wait(CEILING)
+        return status, script.output(CEILING), script.log()
 
 
 def _lines(path: Path) -> list[str]:

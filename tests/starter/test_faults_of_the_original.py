@@ -9,80 +9,88 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from signal import SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGTERM
+from typing import Callable
 
 import pytest
 
-from harness.process import alive, open_fds, patient, wait_dead, wait_until
+from harness.process import Script, alive, open_fds, patient, wait_asleep, wait_dead, wait_until
 from starter.conftest import Launch
-from starter.sides import OURS, Superdaemon, command
+from starter.sides import OURS, WORKER, Superdaemon, command
 
 # -- the survival time ------------------------------------------------------------------------------------------------
 
 
 def test_a_hup_does_not_shorten_the_survival_time(launch: Launch) -> None:
-    daemon = launch("--path=SOCK", "--interval=2")
-    daemon.script.wait_log("^starting new worker")
     begun = time.monotonic()
+    daemon = launch("--path=SOCK", "--interval=2", words=["hold=DIR/hold"])
+    daemon.file("hold").touch()
     daemon.wait_event(r"up 1 \d+")
     daemon.hup()
-    daemon.wait_status(1)
-    assert time.monotonic() - begun > 1.8
+    wait_until(lambda: 1 in daemon.status(), 60)
+    assert time.monotonic() - begun > 1.9
+    daemon.wait_status(1, 2)
+    daemon.file("hold").unlink()
     daemon.wait_status(2)
     assert len(daemon.wait_event(r"up \d+ \d+")) == 2
     assert daemon.end() == 0
 
 
 def test_a_worker_that_dies_after_a_hup_in_its_survival_time_has_failed_to_start(launch: Launch) -> None:
-    daemon = launch("--path=SOCK", "--interval=2")
+    daemon = launch("--path=SOCK", "--interval=600")
     pid = int(daemon.wait_event(r"up 1 (\d+)")[0][1])
     daemon.hup()
     daemon.script.signal(SIGKILL, pid)
     daemon.script.wait_log(rf"^new worker {pid} seems to have failed to start, exit status:9$")
-    assert 1 not in daemon.wait_status(2)
+    daemon.wait_event(r"up 2 \d+")
+    assert daemon.status() == {}
     assert daemon.end() == 0
 
 
 def test_a_failed_start_is_noticed_before_the_survival_time_is_over(launch: Launch) -> None:
-    daemon = launch("--path=SOCK", "--interval=30", words=["fail=1"])
-    daemon.wait_event(r"up 2 \d+", timeout=patient(5))
+    daemon = launch("--path=SOCK", "--interval=600", words=["fail=1"])
+    daemon.wait_event(r"up 2 \d+")
     assert daemon.end() == 0
 
 
 def test_a_stop_does_not_wait_for_the_end_of_the_survival_time(launch: Launch) -> None:
-    daemon = launch("--path=SOCK", "--interval=60")
+    daemon = launch("--path=SOCK", "--interval=600")
     daemon.wait_event(r"up 1 \d+")
-    assert daemon.end(timeout=patient(5)) == 0
+    assert daemon.end() == 0
 
 
 @pytest.mark.parametrize("number", [SIGTERM, SIGINT])
 def test_a_stop_does_not_wait_behind_the_delay_before_old_workers_are_killed(launch: Launch, number: int) -> None:
-    daemon = launch("--path=SOCK", "--kill-old-delay=60")
+    daemon = launch("--path=SOCK", "--kill-old-delay=600")
     daemon.wait_status(1)
     daemon.hup()
-    daemon.script.wait_log("^sleeping 60 secs before killing old workers$")
-    assert daemon.end(number, patient(5)) == 0
+    daemon.script.wait_log("^sleeping 600 secs before killing old workers$")
+    daemon.wait_status(1, 2)
+    assert daemon.end(number) == 0
     assert len(daemon.wait_event(r"got TERM \d \d+")) == 2
 
 
 def test_a_worker_that_dies_during_the_delay_is_replaced_at_once(launch: Launch) -> None:
     """Two generations are there, and the one that serves dies: nobody waits for the delay to be over."""
-    daemon = launch("--path=SOCK", "--kill-old-delay=60")
+    daemon = launch("--path=SOCK", "--kill-old-delay=600")
     daemon.wait_status(1)
     daemon.hup()
-    daemon.script.wait_log("^sleeping 60 secs")
+    daemon.script.wait_log("^sleeping 600 secs")
     daemon.script.signal(SIGKILL, daemon.status()[2])
-    daemon.wait_event(r"up 3 \d+", timeout=patient(5))
+    daemon.wait_event(r"up 3 \d+")
     assert daemon.end() == 0
 
 
 def test_hups_that_arrive_during_a_change_are_merged_into_one_more(launch: Launch) -> None:
-    daemon = launch("--path=SOCK", "--interval=2")
+    words = ["ready=fd", "gate=DIR/gate"]
+    daemon = launch("--path=SOCK", "--ready-timeout=600", words=words, prepare=lambda it: it.file("gate").touch())
     daemon.wait_status(1)
+    daemon.file("gate").unlink()
     daemon.hup()
     daemon.wait_event(r"up 2 \d+")
     for _ in range(5):
         daemon.hup()
-        time.sleep(0.02)  # so that the kernel does not merge them
+        wait_asleep(daemon.pid)  # it has acted on it, and the kernel has nothing to merge
+    daemon.file("gate").touch()
     daemon.wait_status(3)
     daemon.hup()  # had another generation been due, it would be number 4 and this one number 5
     daemon.wait_status(4)
@@ -94,7 +102,7 @@ def test_hups_that_arrive_during_a_change_are_merged_into_one_more(launch: Launc
 
 
 def _nothing_left(daemon: Superdaemon) -> bool:
-    daemon.script.tree_gone(patient(5))
+    daemon.script.tree_gone()
     daemon.programs_gone()
     return not any(map(os.path.exists, (daemon.sock, daemon.file("pid"), daemon.file("status"))))
 
@@ -118,20 +126,36 @@ def test_a_second_term_or_int_after_a_second_kills(launch: Launch, number: int) 
     time.sleep(1.1)  # a span in which nothing may happen
     assert alive(daemon.pid)
     daemon.script.signal(number)
-    assert daemon.script.wait(patient(5)) == 1
+    assert daemon.script.wait() == 1
     assert _nothing_left(daemon)
 
 
-def test_a_second_term_within_a_second_is_the_same_one(launch: Launch) -> None:
-    daemon = launch("--path=SOCK", words=["hold=DIR/hold"])
-    daemon.file("hold").touch()
-    daemon.wait_status(1)
-    daemon.script.signal(SIGTERM)
-    daemon.script.signal(SIGTERM)
-    daemon.wait_event(r"got TERM 1 \d+")
-    daemon.script.signal(SIGTERM)
-    daemon.file("hold").unlink()
-    assert daemon.script.wait() == 0
+LONG_SECOND = """
+import sys
+from fcgi_procmanager.children import stop
+from fcgi_procmanager.starter import start_server
+
+stop._SAME_REQUEST = 100  # instead of a second, in which a busy test cannot be sure to send another one
+folder, worker, sock = sys.argv[1:]
+sys.exit(start_server(path=sock, exec=[sys.executable, "-S", worker, folder, f"hold={folder}/hold"]))
+"""
+
+
+def test_a_second_term_within_a_second_is_the_same_one(
+    run_script: Callable[..., Script], tmp_path: Path, sock_path: str
+) -> None:
+    hold, events = tmp_path / "hold", tmp_path / "events"
+    hold.touch()
+    script = run_script(LONG_SECOND, args=[tmp_path, WORKER, sock_path])
+    wait_until(lambda: events.exists() and events.read_text().startswith("up 1 "), 60)
+    script.signal(SIGTERM)
+    wait_until(lambda: "got TERM 1 " in events.read_text(), 60)
+    for _ in range(2):
+        script.signal(SIGTERM)
+        wait_asleep(script.pid)  # it has acted on it
+    hold.unlink()
+    assert script.wait() == 0
+    assert "while stopping" not in script.log()
 
 
 @pytest.mark.parametrize("family", ["near", "away"])
@@ -142,18 +166,19 @@ def test_quit_ends_the_workers_and_their_children_at_once(launch: Launch, family
     daemon.wait_event(r"child 2 \d+")
     daemon.wait_status(1, 2)
     daemon.script.signal(SIGQUIT)
-    assert daemon.script.wait(patient(5)) == 1
+    assert daemon.script.wait() == 1
     assert _nothing_left(daemon)
 
 
 def test_quit_during_a_gentle_stop_ends_it_now(launch: Launch) -> None:
-    daemon = launch("--path=SOCK", "--pid-file=DIR/pid", words=["deaf", "family=near"])
+    daemon = launch("--path=SOCK", "--pid-file=DIR/pid", "--die-timeout=600", words=["deaf", "family=near"])
     daemon.wait_event(r"child 1 \d+")
     daemon.wait_status(1)
     daemon.script.signal(SIGTERM)
     daemon.script.wait_log("^received TERM")
     daemon.script.signal(SIGQUIT)
-    assert daemon.script.wait(patient(5)) == 1
+    assert daemon.script.wait() == 1
+    assert "killing workers that are still there" not in daemon.script.log()
     assert _nothing_left(daemon)
 
 
@@ -184,7 +209,7 @@ def _start_and_term(folder: Path, after: str, seconds: float) -> tuple[int, list
         time.sleep(seconds)
         process.send_signal(SIGTERM)
         try:
-            _, rest = process.communicate(timeout=20)
+            _, rest = process.communicate(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
             rest = "".join(lines) + "it hangs"
@@ -232,19 +257,18 @@ def _clear(folder: Path) -> None:
 # -- workers that die -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [("--interval=1",), ("--interval=0",)])
+@pytest.mark.parametrize("options", [("--interval=60",), ("--interval=0",)])
 def test_failing_workers_are_started_again_ever_more_slowly(launch: Launch, options: tuple[str, ...]) -> None:
     """At once, after 0.1 s, 0.2 s, 0.4 s, 0.8 s, 1.6 s... (the original: 550 times in 5 s), and a HUP tries at once."""
-    daemon = launch("--path=SOCK", *options, words=["failing=DIR/broken"], prepare=lambda it: it.file("broken").touch())
-    daemon.wait_event("failing 1 .*")
     begun = time.monotonic()
+    daemon = launch("--path=SOCK", *options, words=["failing=DIR/broken"], prepare=lambda it: it.file("broken").touch())
     daemon.wait_event("failing 6 .*")
-    assert 1.3 < time.monotonic() - begun < patient(4)
+    assert 1.5 < time.monotonic() - begun < patient(10)
     daemon.wait_event("failing 8 .*")
-    assert time.monotonic() - begun > 1.3 + 1.6 + 3.2 - 0.5
+    assert time.monotonic() - begun > 1.5 + 1.6 + 3.2
     daemon.file("broken").unlink()
     daemon.hup()
-    daemon.wait_event(r"up \d+ \d+", timeout=patient(3))
+    daemon.wait_event(r"up \d+ \d+", timeout=patient(10))
     assert daemon.end() == 0
 
 
@@ -261,14 +285,14 @@ def test_a_worker_that_dies_soon_after_its_acceptance_counts_as_a_failure(launch
 def test_the_superdaemon_is_idle_between_two_attempts(launch: Launch) -> None:
     daemon = launch("--path=SOCK", words=["fail=all"])
     daemon.wait_event("failing 5 .*")
-    assert daemon.end(timeout=patient(5)) == 0
+    assert daemon.end() == 0
 
 
 def test_a_stop_finds_no_worker_while_none_can_be_started(launch: Launch) -> None:
     daemon = launch("--path=SOCK", "--pid-file=DIR/pid", program=["/nonexistent/program"])
     daemon.script.wait_log("seems to have failed to start", 4)
     daemon.script.signal(SIGTERM)
-    assert daemon.script.wait(patient(5)) == 0
+    assert daemon.script.wait() == 0
     assert _nothing_left(daemon)
 
 
@@ -304,12 +328,13 @@ def test_descriptors_do_not_leak_over_many_generations(launch: Launch) -> None:
     daemon = launch("--path=SOCK", "--interval=0", "--pid-file=DIR/pid", "--log-file=DIR/log")
     daemon.wait_status(1)
     daemon.wait_event(r"up 1 \d+")
+    wait_asleep(daemon.pid)
     before, inherited = open_fds(daemon.pid), daemon.ask("inherited")
     for number in range(2, 22):
         daemon.hup()
         daemon.wait_event(rf"up {number} \d+")
         daemon.wait_status(number)
-    wait_until(lambda: open_fds(daemon.pid) == before, 5, lambda: f"{before}, not {open_fds(daemon.pid)}")
+    wait_until(lambda: open_fds(daemon.pid) == before, 60, lambda: f"{before}, not {open_fds(daemon.pid)}")
     assert daemon.ask("inherited") == inherited
     daemon.script.signal(SIGHUP)
     assert daemon.end() == 0

@@ -27,7 +27,7 @@ def test_alike_but_for_the_listed_differences(name: str, launch_side: Launch) ->
     ]
     with ThreadPoolExecutor(len(plays)) as pool:
         list(pool.map(case.play, plays))
-    compare(case, *[_ports_hidden(play.story(case.until), options[play.daemon.side], case) for play in plays])
+    compare(case, *[_ports_hidden(play.story(), options[play.daemon.side], case) for play in plays])
 
 
 def compare(case: Case, perl: list[str], ours: list[str]) -> None:
@@ -49,7 +49,8 @@ def _ports_hidden(story: list[str], options: list[str], case: Case) -> list[str]
 
 
 def _with_an_envdir(daemon: Superdaemon) -> None:
-    """For the cases that name it."""
+    """For the cases that name it; and one that a worker fills."""
+    daemon.file("calm").mkdir()
     daemon.file("env").mkdir()
     (daemon.file("env") / "KILL_OLD_DELAY").write_text("1")
     (daemon.file("env") / "COLOUR").write_text("red\n")

@@ -11,7 +11,7 @@ from signal import SIGHUP, SIGQUIT, SIGTERM
 
 import pytest
 
-from harness.process import alive, children, patient, process_state, wait_dead, wait_until
+from harness.process import alive, children, patient, wait_asleep, wait_dead, wait_until
 from harness.tools import require
 from starter.conftest import Launch
 from starter.sides import WORKER
@@ -20,14 +20,14 @@ from starter.sides import WORKER
 
 
 def test_an_old_generation_has_only_so_long_to_leave(launch: Launch) -> None:
-    daemon = launch("--path=SOCK", "--drain-timeout=1", words=["hold=DIR/hold"])
+    daemon = launch("--path=SOCK", "--drain-timeout=3", words=["hold=DIR/hold"])  # it is killed later than it says so
     daemon.file("hold").touch()
     old = daemon.wait_status(1)[1]
+    begun = time.monotonic()
     daemon.hup()
     daemon.wait_event(r"got TERM 1 \d+")
-    asked = time.monotonic()
     daemon.wait_status(2)
-    assert 0.8 < time.monotonic() - asked < patient(3)
+    assert 1 + 3 < time.monotonic() - begun < patient(20)  # the survival time of the new one is in it
     assert not alive(old)
     assert daemon.who()[0] == 2
     daemon.file("hold").unlink()
@@ -100,14 +100,15 @@ def test_each_generation_finds_the_release_that_is_current(launch: Launch, relea
     words = [str(current / "run") if program == "absolute" else "./run"]
     daemon = launch(f"--dir={current}", f"--envdir={current}/env", program=words)
     daemon.wait_status(1)
+    _seen(releases, 1)
     _switch(current, "two")
     daemon.hup()
     daemon.wait_status(2)
+    _seen(releases, 2)
     subprocess.run(["rm", "-r", str(releases / "one")], check=True)
     daemon.hup()
     daemon.wait_status(3)
-    seen = (releases / "seen").read_text().splitlines()
-    assert seen == [f"one {releases}/one red", f"two {releases}/two blue", f"two {releases}/two blue"]
+    assert _seen(releases, 3) == [f"one {releases}/one red", f"two {releases}/two blue", f"two {releases}/two blue"]
     assert daemon.end() == 0
 
 
@@ -115,14 +116,22 @@ def test_a_release_that_is_broken_does_not_end_the_old_one(launch: Launch, relea
     current = releases / "current"
     daemon = launch(f"--dir={current}", program=["./run"])
     first = daemon.wait_status(1)
+    _seen(releases, 1)
     _switch(current, "missing")
     daemon.hup()
     daemon.script.wait_log("seems to have failed to start", 2)
     assert daemon.status() == first
     _switch(current, "two")
-    wait_until(lambda: 1 not in daemon.status(), 20, "a generation of the second release")
-    assert (releases / "seen").read_text().splitlines()[-1].startswith("two ")
+    wait_until(lambda: 1 not in daemon.status(), 60, "a generation of the second release")
+    assert [line.split()[0] for line in _seen(releases, 2)] == ["one", "two"]
     assert daemon.end() == 0
+
+
+def _seen(releases: Path, count: int) -> list[str]:
+    """What so many generations have found: one is accepted at its age, which a busy machine lets pass before it looks."""
+    path = releases / "seen"
+    wait_until(lambda: path.exists() and path.read_text().count("\n") >= count, 60, f"{count} generations")
+    return path.read_text().splitlines()
 
 
 def _switch(link: Path, target: str) -> None:
@@ -152,13 +161,13 @@ def test_process_1_reaps_orphans(launch: Launch) -> None:
     )
     daemon.wait_status(1)
     (first,) = children(daemon.pid)
-    wait_until(daemon.file("orphan").exists, 20, "the orphan")
-    two = wait_until(lambda: len(found := children(first)) == 2 and found, 20, "the worker and the orphan")
+    wait_until(daemon.file("orphan").exists, 60, "the orphan")
+    two = wait_until(lambda: len(found := children(first)) == 2 and found, 60, "the worker and the orphan")
     log = daemon.script.log()
     daemon.file("end").touch()
-    wait_until(lambda: len(children(first, zombies=True)) == 1, 20, lambda: f"a zombie of {two}")
+    wait_until(lambda: len(children(first, zombies=True)) == 1, 60, lambda: f"a zombie of {two}")
     (worker_pid,) = children(first)
-    assert process_state(worker_pid) == "S"
+    wait_asleep(worker_pid)
     assert daemon.script.log() == log, "an orphan is nobody's worker"
     os.kill(first, SIGHUP)
     daemon.wait_status(2)

@@ -25,7 +25,7 @@ PROGRAMS = {
 
 
 def _get(port: int) -> str:
-    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=60)) as connection:
         connection.request("GET", "/")
         return connection.getresponse().read().decode()
 
@@ -58,10 +58,11 @@ def test_a_perl_server_changes_its_generation_without_losing_a_request(
     visitor = threading.Thread(target=visit)
     visitor.start()
     try:
+        wait_until(lambda: "1" in answers)
         for number in (2, 3):
             daemon.hup()
             daemon.wait_status(number)
-            wait_until(lambda number=number: str(number) in answers, 20)  # type: ignore[misc]
+            wait_until(lambda number=number: str(number) in answers)  # type: ignore[misc]
     finally:
         over.set()
         visitor.join()

@@ -77,7 +77,7 @@ print("status", start_server(
 def test_start_restart_and_stop_as_functions(run_script: Run, tmp_path: Path, sock_path: str) -> None:
     script = run_script(FUNCTION, args=[tmp_path, WORKER, sock_path])
     status, events = tmp_path / "status", tmp_path / "events"
-    wait_until(lambda: status.exists() and events.exists(), 20)
+    wait_until(lambda: status.exists() and events.exists())
     files = f"pid_file={str(tmp_path / 'pid')!r}, status_file={str(status)!r}"
     restart = run_script(f"from fcgi_procmanager.starter import restart_server\nprint(restart_server({files}))")
     restart.wait()

@@ -11,7 +11,7 @@ from signal import SIGTERM
 
 import pytest
 
-from harness.process import alive, free_port, listening, wait_asleep, wait_dead, wait_until
+from harness.process import alive, free_port, listening, wait_asleep, wait_dead
 from starter.conftest import Launch
 from starter.sides import SIDES, Superdaemon, run_command, write_over
 
@@ -39,22 +39,22 @@ def test_hup_starts_a_new_worker_and_then_asks_the_old_one_to_leave(launch_side:
 
 
 def test_the_old_worker_serves_until_a_new_one_has_started_well(launch_side: Launch, side: str) -> None:
-    daemon = launch_side(side, "--path=SOCK", words=["fail=1,3,4"])
-    daemon.wait_status(2)
-    assert daemon.who()[0] == 2
+    options = ("--path=SOCK", "--interval=3")  # a program that fails does so in less, also on a busy machine
+    daemon = launch_side(side, *options, words=["failing=DIR/broken"], prepare=lambda it: it.file("broken").touch())
+    daemon.wait_event(r"failing 1 \d+")
+    daemon.file("broken").unlink()
+    old, pid = daemon.wait_only()
+    assert old > 1
+    assert daemon.who() == (old, pid)
+    daemon.file("broken").touch()
     daemon.hup()
-    answers: list[int] = []
-
-    def swapped() -> bool:
-        answers.append(daemon.who()[0])
-        doomed = any(event.startswith("failing 4") for event in daemon.events())
-        assert answers[-1] == 2 or (doomed and answers[-1] == 5)
-        return 5 in daemon.status()
-
-    wait_until(swapped, 20)
-    assert answers[0] == 2
-    daemon.wait_status(5)
-    assert daemon.who()[0] == 5
+    daemon.wait_event(rf"failing {old + 2} \d+")
+    assert daemon.who() == (old, pid)
+    assert daemon.status() == {old: pid}
+    daemon.file("broken").unlink()
+    new = daemon.wait_only(but=old)
+    assert new[0] > old + 2
+    assert daemon.who() == new
     assert daemon.end() == 0
 
 
@@ -76,24 +76,33 @@ def test_the_worker_runs_in_dir(launch_side: Launch, side: str, tmp_path: Path) 
 
 
 def test_the_old_worker_is_killed_after_the_delay(launch_side: Launch, side: str) -> None:
-    daemon = launch_side(side, "--path=SOCK", "--kill-old-delay=2")
+    daemon = launch_side(side, "--path=SOCK", "--kill-old-delay=2", words=["hold=DIR/hold"])
+    daemon.file("hold").touch()
     daemon.wait_status(1)
+    begun = time.monotonic()
     daemon.hup()
     daemon.wait_status(1, 2)
-    accepted = time.monotonic()
     daemon.wait_event(r"got TERM 1 \d+")
-    assert time.monotonic() - accepted > 0.8  # Perl sleeps in whole seconds
+    assert time.monotonic() - begun > 1 + 0.9  # its survival time; and Perl sleeps in whole seconds
+    daemon.file("hold").unlink()
     daemon.wait_status(2)
     daemon.end()
 
 
 def test_auto_restart_replaces_the_worker_when_it_is_old_enough(launch_side: Launch, side: str) -> None:
-    options = ("--enable-auto-restart", "--auto-restart-interval=3", "--kill-old-delay=1")
-    daemon = launch_side(side, "--path=SOCK", *options)
-    daemon.wait_status(1)
-    accepted = time.monotonic()
+    options = ("--enable-auto-restart", "--auto-restart-interval=4", "--kill-old-delay=1", "--envdir=DIR/calm")
+    begun = time.monotonic()
+    daemon = launch_side(
+        side,
+        "--path=SOCK",
+        *options,
+        words=["hold=DIR/hold", "calm=2"],
+        prepare=lambda it: (it.file("calm").mkdir(), it.file("hold").touch()),
+    )
     daemon.wait_status(1, 2)
-    assert time.monotonic() - accepted > 2.9
+    assert time.monotonic() - begun > 1 + 3 + 1 - 0.1  # two survival times; and Perl counts whole seconds
+    daemon.wait_event(r"got TERM 1 \d+")
+    daemon.file("hold").unlink()
     daemon.wait_status(2)
     assert daemon.who()[0] == 2
     daemon.end()
@@ -111,9 +120,8 @@ def test_the_worker_sees_the_files_of_the_envdir_as_variables(launch_side: Launc
     seen = [_values(daemon)]
     changes = [{"FOO": "two", "BAR": "new", "LATE": "late"}, {"FOO": None, "BAR": None, "LATE": None}]
     for number, change in enumerate(changes, 2):
-        wait_asleep(
-            daemon.pid
-        )  # Perl reads the folder when a worker has died, and then serves a HUP that came meanwhile
+        # Perl reads the folder when a worker has died, and then serves a HUP that came meanwhile.
+        daemon.come_to_rest()
         for name, value in change.items():
             write_over(envdir / name, f"{value}\n") if value else (envdir / name).unlink()
         daemon.hup()
@@ -166,6 +174,7 @@ def test_a_daemonised_superdaemon_is_stopped_by_its_pid_file(launch_side: Launch
     assert daemon.script.wait() == 0
     daemon.wait_status(1)
     pid = int(daemon.file("pid").read_text())
+    wait_asleep(pid)
     assert alive(pid)
     assert pid != daemon.pid
     assert daemon.ask("echo me") == "echo me"
@@ -191,7 +200,7 @@ def test_a_port_of_udp(launch_side: Launch, side: str, host: str) -> None:
     daemon = launch_side(side, f"--port={host}u{port}")
     daemon.wait_event(r"up 1 \d+")
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client:
-        client.settimeout(20)
+        client.settimeout(60)
         client.connect(("127.0.0.1", port))
         client.send(b"env SERVER_STARTER_PORT\n")
         assert client.recv(1000).decode().startswith(f"{host}{port}=")

@@ -168,6 +168,7 @@ def test_the_log_file_may_be_a_symbolic_link(launch_side: Launch, side: str, tmp
 def test_stop_says_whom_it_stops(launch_side: Launch, side: str, tmp_path: Path) -> None:
     daemon = launch_side(side, "--path=SOCK", "--pid-file=DIR/pid")
     daemon.wait_status(1)
+    daemon.come_to_rest()
     status, output, errors = run_command(side, tmp_path / "stop", "--stop", f"--pid-file={daemon.file('pid')}")
     lines = daemon.log(errors or output)
     assert (status, lines) == (0, ["stop_server (pid:A) stopping now (pid:B)..."])
@@ -180,6 +181,7 @@ def test_restart_returns_when_the_new_generation_is_alone(launch_side: Launch, s
     daemon = launch_side(side, "--path=SOCK", "--pid-file=DIR/pid")
     daemon.wait_status(1)
     files = (f"--pid-file={daemon.file('pid')}", f"--status-file={daemon.file('status')}")
+    daemon.come_to_rest()
     status, output, errors = run_command(side, tmp_path / "restart", "--restart", *files)
     assert (status, output, errors) == (0, "", "")
     assert sorted(daemon.status()) == [2]

@@ -3,13 +3,15 @@
 What happens to it goes to FOLDER/events, one line each (`up GENERATION PID`, `got SIGNAL GENERATION PID`). It answers one
 line of a client with one line, on every socket that it is given. Words:
 
-    fail=1,3      these generations end at once, with status 3 (`fail=all`: every one)
+    fail=1,3      these generations end at once, with status 3 (`fail=all`: every one). Give them an interval that a busy
+                  machine keeps: it is their time for that
     failing=PATH  it ends at once while that file is there
     hold=PATH     while that file is there, it serves on after a stop signal
     deaf          TERM and INT are ignored
     family=WHERE  it has a child, deaf to everything, that lives on, `near` or `away` in a session of its own
     ready=HOW     it says that it is ready: `notify` or `fd`
-    gate=PATH     before that, it waits until that file is there
+    gate=PATH     before that, it waits until that file is there, or it is asked to stop
+    calm=2        from this generation on there is no further restart by itself: see `calm_down`
 """
 
 from __future__ import annotations
@@ -41,6 +43,8 @@ class Worker:
     def run(self) -> None:
         self.ignored = sorted(n.name for n in signal.Signals if signal.getsignal(n) == signal.SIG_IGN)
         self.fail_if_asked()
+        if self.options.get("calm") == self.generation:
+            self.calm_down()
         read_end, write_end = os.pipe()
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -62,6 +66,13 @@ class Worker:
             self.event("failing", self.generation, os.getpid())
             os._exit(3)
 
+    def calm_down(self) -> None:
+        """With `--envdir=DIR/calm`. The test itself would have to be quicker than the interval."""
+        path = os.path.join(self.folder, "calm", ".new")
+        with open(path, "w") as file:
+            file.write("100000\n")
+        os.rename(path, os.path.join(self.folder, "calm", "AUTO_RESTART_INTERVAL"))
+
     def start_a_family(self) -> None:
         child = os.fork()
         if child == 0:
@@ -78,6 +89,8 @@ class Worker:
         gate = self.options.get("gate")
         while gate and not os.path.exists(gate):
             time.sleep(0.005)
+            if self.leaving:
+                return
         if how == "notify":
             notify("READY=1")
         if how == "fd":
