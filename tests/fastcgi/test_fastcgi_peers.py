@@ -19,7 +19,7 @@ from harness.process import Script, open_fds, patient, wait_asleep, wait_until
 
 Run = Callable[..., Script]
 
-PROMPT = 2.0  # seconds; far below any of the long timeouts
+PROMPT = 4.0  # seconds; far below any of the long timeouts
 
 SITE = """
     import hashlib, json, os, sys
@@ -130,7 +130,7 @@ def test_each_of_many_kept_connections_is_served_again(run_script: Run, sock_pat
 
 
 def test_silent_connection_is_closed_at_head_timeout(run_script: Run, sock_path: str) -> None:
-    script = serve(run_script, sock_path, head_timeout=0.3, idle_timeout=60)
+    script = serve(run_script, sock_path, head_timeout=2, idle_timeout=60)
     with fcgi.Client(sock_path) as client, fcgi.Client(sock_path) as kept:
         assert kept.request(keep=True).ended
         assert client.at_eof()
@@ -139,7 +139,7 @@ def test_silent_connection_is_closed_at_head_timeout(run_script: Run, sock_path:
 
 
 def test_kept_connection_is_closed_at_idle_timeout(run_script: Run, sock_path: str) -> None:
-    script = serve(run_script, sock_path, idle_timeout=0.3)
+    script = serve(run_script, sock_path, idle_timeout=2)
     with fcgi.Client(sock_path) as kept:
         for _ in range(3):
             assert kept.request(keep=True).ended
@@ -150,7 +150,7 @@ def test_kept_connection_is_closed_at_idle_timeout(run_script: Run, sock_path: s
 @pytest.mark.parametrize("first", [False, True])
 def test_trickling_peer_is_cut_at_head_timeout(run_script: Run, sock_path: str, first: bool) -> None:
     """Bytes that trickle in do not lengthen its time, and others are served meanwhile."""
-    script = serve(run_script, sock_path, head_timeout=0.6)
+    script = serve(run_script, sock_path, head_timeout=2)
     stream = fcgi.request_bytes(keep=True)
     with fcgi.Client(sock_path) as client:
         if not first:
@@ -168,7 +168,7 @@ def test_trickling_peer_is_cut_at_head_timeout(run_script: Run, sock_path: str, 
                 cut = True
                 break
         assert cut
-        assert time.monotonic() - began < patient(PROMPT + 0.6)
+        assert time.monotonic() - began < patient(PROMPT + 2)
     unharmed(script)
 
 
@@ -269,7 +269,7 @@ def test_broken_stream_in_the_body(run_script: Run, sock_path: str) -> None:
 
 @pytest.mark.parametrize("data", [b"GET / HTTP/1.1\r\n\r\n", b"\x01", b"\x01\x01\x00", bytes(range(256)) * 1000])
 def test_garbage(run_script: Run, sock_path: str, data: bytes) -> None:
-    script = serve(run_script, sock_path, head_timeout=0.3)
+    script = serve(run_script, sock_path, head_timeout=2)
     with fcgi.Client(sock_path) as client:
         try:
             client.send(data)
@@ -468,7 +468,7 @@ def _send_until_refused(client: fcgi.Client, refused: threading.Event) -> None:
 
 def test_many_peers_at_once(run_script: Run, sock_path: str) -> None:
     """Good and bad ones together: every good one gets its own reply."""
-    script = serve(run_script, sock_path, 2, head_timeout=0.5, receive_timeout=0.5, send_timeout=0.5)
+    script = serve(run_script, sock_path, 2, head_timeout=10, receive_timeout=10, send_timeout=10)
     failures: list[str] = []
 
     def good(number: int) -> None:
@@ -485,7 +485,7 @@ def test_many_peers_at_once(run_script: Run, sock_path: str) -> None:
     def bad(number: int) -> None:
         for count in range(6):
             try:
-                with fcgi.Client(sock_path, timeout=5) as client:
+                with fcgi.Client(sock_path) as client:
                     whole = fcgi.request_bytes(body=b"y" * 5000, path="/read")
                     client.send((b"garbage!" * 9, whole[:50], whole[:-30], whole, b"")[(number + count) % 5])
                     if count % 2:
@@ -505,9 +505,16 @@ def test_many_peers_at_once(run_script: Run, sock_path: str) -> None:
 
 def test_no_descriptor_is_leaked(run_script: Run, sock_path: str) -> None:
     script = serve(run_script, sock_path, head_timeout=0.1, idle_timeout=0.1, receive_timeout=0.1, send_timeout=0.1)
-    pid = int(fcgi.fetch(sock_path).body)
+    (pid,) = script.workers()
     whole = fcgi.request_bytes(body=b"y" * 500, path="/read")
 
+    def served() -> bool:
+        try:
+            return fcgi.fetch(sock_path).ended
+        except OSError:  # this process was too slow for so short a time
+            return False
+
+    wait_until(served)
     wait_asleep(pid)
     before = set(open_fds(pid))
     for _ in range(5):
@@ -564,7 +571,7 @@ def test_requests_of_one_connection_wait_for_their_turn(run_script: Run, sock_pa
 
 def test_log_lines_about_peers(run_script: Run, sock_path: str) -> None:
     """One line for each that did wrong, none for those that are only gone."""
-    script = serve(run_script, sock_path, head_timeout=0.2)
+    script = serve(run_script, sock_path, head_timeout=2)
     with fcgi.Client(sock_path) as client:
         client.send(b"nonsense" * 3)
         assert client.at_eof()

