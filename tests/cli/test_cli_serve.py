@@ -128,7 +128,7 @@ class Load:
     def wait_more(self, count: int) -> None:
         """Until so many more replies have come."""
         enough = sum(self.replies.values()) + count
-        wait_until(lambda: self.wrong or sum(self.replies.values()) >= enough, 20, "replies")
+        wait_until(lambda: self.wrong or sum(self.replies.values()) >= enough, 60, "replies")
 
     def _ask(self) -> None:
         while not self._over.is_set():
@@ -210,7 +210,7 @@ def test_mode_and_owner_of_the_socket(serve: Command, sock_path: str) -> None:
 
 def test_one_process_serves_without_workers(command: Command, sock_path: str) -> None:
     script = command("serve", "version", "--listen", sock_path, "-n", "0")
-    wait_until(lambda: os.path.exists(sock_path) and listening(sock_path), 20)
+    wait_until(lambda: os.path.exists(sock_path) and listening(sock_path), 60)
     assert fcgi.fetch(sock_path).text == f"version 1 of {script.pid}"
     assert script.workers() == []
     script.signal_group(signal.SIGINT)
@@ -323,7 +323,7 @@ def test_reload_waits_for_the_request_in_hand(serve: Command, command: Command, 
         busy = int(script.line().split()[-1])
         reload = command("reload", "--pidfile", "pid")
         script.wait_log("sending TERM")
-        wait_until(lambda: len({*script.workers()} - {busy}) == 2 and busy in script.workers(), 20)
+        wait_until(lambda: len({*script.workers()} - {busy}) == 2 and busy in script.workers(), 60)
         assert reload.process.poll() is None
         open_gate(app)
         assert client.read_reply().text == "whole"

@@ -85,21 +85,21 @@ def test_the_title_of_the_manager_and_the_name_of_the_program(folder: Folder, pr
     script = folder.exec(program, "--manager-process-name", "my manager", n=1)
     (pid,) = script.workers()
     assert cmdline(script.pid) == "my manager"
-    wait_until(lambda: cmdline(pid) == " ".join(program), 20, "the program")
+    wait_until(lambda: cmdline(pid) == " ".join(program), 60, "the program")
     assert script.stop() == 0
 
 
 def test_a_program_is_found_by_the_path(folder: Folder) -> None:
     script = folder.exec(["sleep", "600"], n=1)
     (pid,) = script.workers()
-    wait_until(lambda: cmdline(pid) == "sleep 600", 20, "sleep")
+    wait_until(lambda: cmdline(pid) == "sleep 600", 60, "sleep")
     assert script.stop() == 0
 
 
 def test_a_program_has_no_other_descriptors_and_hears_every_signal(folder: Folder) -> None:
     script = folder.exec(["sleep", "600"], n=1)
     (pid,) = script.workers()
-    wait_until(lambda: cmdline(pid) == "sleep 600", 20, "sleep")
+    wait_until(lambda: cmdline(pid) == "sleep 600", 60, "sleep")
     wait_asleep(pid, 20)  # it is still loading its libraries for a moment
     fds = open_fds(pid)
     assert fds[0].startswith("socket:")
@@ -209,7 +209,7 @@ def test_one_that_has_been_good_is_not_given_up_and_backs_off(folder: Folder, tm
     script.wait_log(r"exited with status 7", 5)
     assert len(re.findall("exited with status 7", script.log())) <= 7
     flag.touch()
-    wait_until(lambda: script.workers() and listening(folder.sock_path), 20, "another copy")
+    wait_until(lambda: script.workers() and listening(folder.sock_path), 60, "another copy")
     assert int(folder.ask()) in script.workers()
     assert script.stop() == 0
 

@@ -40,7 +40,7 @@ def test_a_stop_waits_for_the_request_in_hand(folder: Folder, tmp_path: Path, na
     script = folder.exec(PROGRAMS[name](tmp_path), *options, n=3)
     with folder.hold(script) as held:
         script.signal(signal.SIGTERM)
-        wait_until(lambda: script.workers() == [held.pid], 20, "the idle ones to leave")
+        wait_until(lambda: script.workers() == [held.pid], 60, "the idle ones to leave")
         held.let_go()
     assert script.wait() == 0, script.log()
     script.tree_gone()
@@ -61,7 +61,7 @@ def test_a_signal_to_the_group_reaches_the_copies_through_the_manager_only(
     script = folder.exec(program, n=2)
     with folder.hold(script) as held:
         script.signal_group(number)
-        wait_until(lambda: script.workers() == [held.pid], 20, "the idle one to leave")
+        wait_until(lambda: script.workers() == [held.pid], 60, "the idle one to leave")
         held.let_go()
     assert script.wait() == 0, script.log()
 
@@ -107,7 +107,7 @@ def test_one_that_would_end_at_once_is_told_when_idle(folder: Folder, program: l
     assert folder.ask()
     with folder.hold(script) as held:
         script.signal(signal.SIGTERM)
-        wait_until(lambda: script.workers() == [held.pid], 20, "the idle one to leave")
+        wait_until(lambda: script.workers() == [held.pid], 60, "the idle one to leave")
         held.let_go()
     assert script.wait() == 0, script.log()
 
@@ -157,7 +157,7 @@ def test_a_reload_waits_for_the_request_in_hand(folder: Folder, tmp_path: Path, 
     before = script.workers()
     with folder.hold(script) as held:
         reload = folder.run("reload", "--pidfile", "pid")
-        wait_until(lambda: {*before} & {*script.workers()} == {held.pid}, 20, "the idle one to be replaced")
+        wait_until(lambda: {*before} & {*script.workers()} == {held.pid}, 60, "the idle one to be replaced")
         assert int(folder.ask()) not in before
         assert reload.process.poll() is None
         held.let_go()
@@ -214,7 +214,7 @@ def test_a_reload_to_a_program_that_is_gone_says_so_and_the_old_ones_serve_on(fo
     folder.control("reload")  # which waits until the copies are good
     before = script.workers()
     for pid in before:
-        wait_until(lambda pid=pid: cmdline(pid).startswith(sys.executable), 20, "the shell to have read the file")
+        wait_until(lambda pid=pid: cmdline(pid).startswith(sys.executable), 60, "the shell to have read the file")
     program.unlink()
     assert "cannot be run: No such file or directory" in failed(folder.run("reload", "--pidfile", "pid"))
     assert int(folder.ask()) in before

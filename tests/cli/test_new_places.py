@@ -130,7 +130,7 @@ def test_a_file_that_is_touched(deployed: Deployed, there: bool) -> None:
     script = deployed.serve("--chdir", "current", "--touch", "deploy")
     deployed.install("r2")
     touched.touch()
-    wait_until(lambda: deployed.ask() == "r2 -", 20)
+    wait_until(lambda: deployed.ask() == "r2 -", 60)
     touched.unlink()
     assert script.stop() == 0
     assert len(script.wait_log("canary .* started")) == 1
@@ -202,7 +202,7 @@ def test_a_pool_in_the_background_executes_its_new_code(deployed: Deployed) -> N
     assert int((deployed.place / "pid").read_text()) == pid
     os.rename(log, log.with_suffix(".old"))
     os.kill(pid, signal.SIGUSR1)
-    wait_until(log.exists, 20)
+    wait_until(log.exists, 60)
     deployed.reload()
     assert "executing the new code" in log.read_text()
     stop = deployed._run([*COMMAND, "stop", "--pidfile", "pid"], cwd=deployed.place)

@@ -68,14 +68,14 @@ def site(sock_path: str, run_script: Callable[..., Script]) -> Iterator[Served]:
 def test_deploys_of_an_application_that_starts_slowly_lose_nothing_and_hold_nobody_up(site: Served, way: str) -> None:
     site.serve("--reload-slice", "4", *WAYS[way])
     with Load(site.port) as load:
-        wait_until(lambda: load.done > 20, 20)
+        wait_until(lambda: load.done > 20, 60)
         quiet = load.longest
         for number in range(1, 11):
             slow = load.ask_slowly()
             site.install(f"r{number}")
             done = site.reload()
             assert (done.returncode, done.stderr) == (0, "")
-            wait_until(lambda number=number: f"r{number}" in load.releases, 20)
+            wait_until(lambda number=number: f"r{number}" in load.releases, 60)
             slow.join(30)
     print(f"{way}: longest wait {quiet:.3f} s before the deploys, {load.longest:.3f} s in all")  # pytest -rP shows it
     assert load.failures == []
@@ -106,10 +106,10 @@ def test_a_broken_deploy_loses_nothing_and_says_why(site: Served, way: str, sour
         assert reason in done.stderr
         assert done.stderr.count("\n") == 1
         seen = load.done
-        wait_until(lambda: load.done > seen + 10, 20)
+        wait_until(lambda: load.done > seen + 10, 60)
     assert load.failures == []
     assert load.releases == {"r0"}
-    wait_until(lambda: app.workers() == before, 20, "the end of those that could not serve")
+    wait_until(lambda: app.workers() == before, 60, "the end of those that could not serve")
     site.stop()
 
 

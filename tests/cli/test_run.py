@@ -207,7 +207,7 @@ def test_usr1_opens_the_logs_anew_and_harms_nobody(place: Place) -> None:
     for path in (log, own):
         os.rename(path, f"{path}.old")
     script.signal(signal.SIGUSR1)
-    wait_until(lambda: log.exists() and own.exists(), 20, "new files")
+    wait_until(lambda: log.exists() and own.exists(), 60, "new files")
     script.signal(signal.SIGHUP)
     wait_until(lambda: "sending TERM" in log.read_text() and "sending TERM" in own.read_text(), 30, log.read_text)
     stop(script)

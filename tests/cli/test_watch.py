@@ -82,7 +82,7 @@ def wait_version(address: str, version: str) -> None:
 
 
 def wait_everywhere(script: Script, old: list[int]) -> None:
-    wait_until(lambda: not {*old} & {*workers_of(script)} and len(workers_of(script)) == len(old), 20, "new workers")
+    wait_until(lambda: not {*old} & {*workers_of(script)} and len(workers_of(script)) == len(old), 60, "new workers")
 
 
 def watcher_of(script: Script) -> int:
@@ -92,7 +92,7 @@ def watcher_of(script: Script) -> int:
         found = [pid for pid in children(script.pid) if "watcher" in cmdline(pid)]
         return found if len(found) == 1 else []
 
-    return wait_until(alone, 20, "one watcher")[0]
+    return wait_until(alone, 60, "one watcher")[0]
 
 
 def workers_of(script: Script) -> list[int]:
@@ -135,13 +135,13 @@ def test_a_first_start_that_fails_waits_for_a_change(watch: Command, app: Path, 
     script = watch(workers=3, fails=True)
     script.wait_log(r"manager .*: app\.py:1: .*nothing_of_that_name.*; waiting for a change$")
     script.wait_log(r"^ModuleNotFoundError: .*nothing_of_that_name")
-    wait_until(lambda: workers_of(script) == [], 20, "those who cannot serve to leave")
+    wait_until(lambda: workers_of(script) == [], 60, "those who cannot serve to leave")
     write(app, "also broken")
     script.wait_log(r"NameError.*; waiting for a change$")
-    wait_until(lambda: workers_of(script) == [], 20, "those who cannot serve to leave")
+    wait_until(lambda: workers_of(script) == [], 60, "those who cannot serve to leave")
     write(app, "1")
     wait_version(sock_path, "1")
-    wait_until(lambda: len(workers_of(script)) == 3, 20, "the whole pool")
+    wait_until(lambda: len(workers_of(script)) == 3, 60, "the whole pool")
     assert len(script.wait_log("waiting for a change")) == 2, "once for each"
     ends(script, watcher_of(script))
 
@@ -179,7 +179,7 @@ def test_a_preloaded_application_is_loaded_by_a_new_image(watch: Command, app: P
         write(app, version)
         wait_version(sock_path, version)
     script.wait_log("executing the new code", 2)
-    wait_until(lambda: len(children(script.pid)) == 3, 20, "two workers and one watcher")
+    wait_until(lambda: len(children(script.pid)) == 3, 60, "two workers and one watcher")
     assert watcher_of(script) != former
     write(app, "broken")
     script.wait_log("reload failed: app.py:1: .*nothing_of_that_name")
@@ -290,7 +290,7 @@ def test_a_pool_that_drains_is_not_reloaded(watch: Command, app: Path, sock_path
     write(app, "2")
     script.wait_log(r"app\.py changed: not reloading a pool that is about to end$")
     script.signal(signal.SIGTTIN)  # which is acted on after it
-    wait_until(lambda: len(workers_of(script)) == 3, 20, "one more")
+    wait_until(lambda: len(workers_of(script)) == 3, 60, "one more")
     assert {*old} < {*workers_of(script)}
     assert script.stop(signal.SIGQUIT) == 1
 

@@ -97,7 +97,7 @@ def greeting(script: Script) -> int:
 
 def caddy_of(script: Script) -> int:
     """The pid of its Caddy, once it is one."""
-    return wait_until(lambda: next((pid for pid in children(script.pid) if is_caddy(pid)), 0), 20, "a Caddy")
+    return wait_until(lambda: next((pid for pid in children(script.pid) if is_caddy(pid)), 0), 60, "a Caddy")
 
 
 def is_caddy(pid: int) -> bool:
@@ -311,7 +311,7 @@ def test_a_reload_under_load_fails_no_request(serve: Command, command: Command, 
     try:
         for _ in range(3):
             enough = len(replies) + 20
-            wait_until(lambda: wrong or len(replies) >= enough, 20, "replies")  # noqa: B023
+            wait_until(lambda: wrong or len(replies) >= enough, 60, "replies")  # noqa: B023
             assert command("reload", "--pidfile", "pid").wait(60) == 0
     finally:
         over.set()
@@ -450,7 +450,7 @@ def test_a_reload_changes_the_workers_of_the_demo(demo: Command, command: Comman
     script.wait_ready(3)
     before, caddy = workers(script), caddy_of(script)
     script.signal(signal.SIGHUP)
-    wait_until(lambda: len(now := workers(script)) == 3 and not now & before, 20, "new workers")
+    wait_until(lambda: len(now := workers(script)) == 3 and not now & before, 60, "new workers")
     assert int(get(port, "/plain")[1].split()[1]) in workers(script)
     assert caddy_of(script) == caddy
     assert command("reload", "--pidfile", "pid").wait(60) == 0
@@ -465,7 +465,7 @@ def test_a_stop_of_the_demo_waits_for_a_sleeping_request(demo: Command, command:
     idle = sockets(worker)
     with connection(port) as client:
         client.request("GET", "/plain?sleep=4")
-        wait_until(lambda: sockets(worker) != idle, 20, "the request to reach its worker")
+        wait_until(lambda: sockets(worker) != idle, 60, "the request to reach its worker")
         stop = command("stop", "--pidfile", "pid")
         reply = client.getresponse()
         assert reply.status == 200

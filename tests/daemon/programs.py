@@ -68,12 +68,12 @@ def replace(script: Script, source: str) -> None:
 
 def holder(pid_file: Path) -> int:
     """The pid in the file, once there is a living process of that pid."""
-    return wait_until(lambda: pid if (pid := read_pid(pid_file)) and alive(pid) else 0, 20, "a living pid in the file")
+    return wait_until(lambda: pid if (pid := read_pid(pid_file)) and alive(pid) else 0, 60, "a living pid in the file")
 
 
 def only_child(pid: int) -> int:
     """The one child of a process, once there is exactly one."""
-    return wait_until(lambda: found[0] if len(found := children(pid)) == 1 else 0, 20, f"one child of {pid}")
+    return wait_until(lambda: found[0] if len(found := children(pid)) == 1 else 0, 60, f"one child of {pid}")
 
 
 def readable_python() -> tuple[str, dict[str, str]]:

@@ -91,7 +91,7 @@ class Place:
         return self.log_file.read_text() if self.log_file.exists() else ""
 
     def wait_log(self, text: str, count: int = 1) -> None:
-        wait_until(lambda: self.log().count(text) >= count, 20, lambda: f"{count} {text!r} in\n{self.log()}")
+        wait_until(lambda: self.log().count(text) >= count, 60, lambda: f"{count} {text!r} in\n{self.log()}")
 
     def stop(self, script: Script) -> None:
         assert self.command("stop", "--pidfile", "pid").wait() == 0
@@ -233,7 +233,7 @@ def test_usr1_opens_the_log_anew_in_the_manager_and_in_the_workers(place: Place)
     script.signal(signal.SIGUSR1)
     new = str(place.log_file)
     for pid in (script.pid, *children(script.pid)):
-        wait_until(lambda pid=pid: (fds := open_fds(pid)).get(1) == fds.get(2) == new, 20, f"the new log in {pid}")
+        wait_until(lambda pid=pid: (fds := open_fds(pid)).get(1) == fds.get(2) == new, 60, f"the new log in {pid}")
     for number in range(8):
         place.ask(f"/after{number}")
     script.signal(signal.SIGHUP)
@@ -254,7 +254,7 @@ def test_usr1_opens_a_log_anew_that_workers_write_through_the_manager(place: Pla
     place.wait_log("asked for /before")
     os.rename(place.log_file, place.folder / "old")
     script.signal(signal.SIGUSR1)
-    wait_until(lambda: open_fds(script.pid).get(2) == str(place.log_file), 20, "the new log")
+    wait_until(lambda: open_fds(script.pid).get(2) == str(place.log_file), 60, "the new log")
     for number in range(8):
         place.ask(f"/after{number}")
     place.wait_log("asked for /after", 8)
@@ -286,11 +286,11 @@ def test_a_log_that_cannot_be_opened_anew_goes_on_as_it_was(place: Place) -> Non
     script = place.serve("--log-file", "folder/log", env={}) if (place.folder / "folder").mkdir() is None else None
     assert script is not None
     log = place.folder / "folder" / "log"
-    wait_until(lambda: log.exists() and log.read_text().count(": initialized") == 3, 20)
+    wait_until(lambda: log.exists() and log.read_text().count(": initialized") == 3, 60)
     moved = place.folder / "moved"
     os.rename(place.folder / "folder", moved)
     script.signal(signal.SIGUSR1)
-    wait_until(lambda: "failed to open log file:" in (moved / "log").read_text(), 20)
+    wait_until(lambda: "failed to open log file:" in (moved / "log").read_text(), 60)
     assert place.ask()
     assert script.stop() == 0
 
@@ -324,7 +324,7 @@ def test_the_pool_and_its_files_are_the_users(place: Place) -> None:
     assert stat.S_IMODE(os.stat(place.sock).st_mode) == 0o660
     os.rename(place.log_file, place.folder / "old")
     os.kill(manager, signal.SIGUSR1)
-    wait_until(place.log_file.exists, 20, "the log anew, by the user")
+    wait_until(place.log_file.exists, 60, "the log anew, by the user")
     place.stop(script)
     assert {"pid", "s"}.isdisjoint(os.listdir(place.folder))
 
@@ -377,7 +377,7 @@ def test_exec_in_the_background_as_the_user(place: Place) -> None:
     os.rename(place.log_file, place.folder / "old")
     before = children(manager)
     os.kill(manager, signal.SIGUSR1)
-    wait_until(place.log_file.exists, 20, "the log anew")
+    wait_until(place.log_file.exists, 60, "the log anew")
     assert children(manager) == before  # the programs were not told: they would die of it
     assert place.command("reload", "--pidfile", "pid").wait(60) == 0
     place.wait_log(f"program {NOBODY.pw_uid} nobody", 2)

@@ -228,7 +228,7 @@ def assert_goes_on(script: Script, pid_file: Path, old: int) -> None:
     assert alive(old)
     assert holder(pid_file) == script.pid
     assert claim(pid_file).proven
-    wait_until(lambda: children(script.pid) == [old], 20, "the end of what is left of the new generation")
+    wait_until(lambda: children(script.pid) == [old], 60, "the end of what is left of the new generation")
     replace(script, supervisor())
     reload(script)
     words(script, "process")
@@ -352,7 +352,7 @@ def test_a_new_supervisor_that_is_killed_half_way(start: Callable[..., Script], 
     replace(script, supervisor())
     reload(script)
     words(script, "process")
-    wait_until(lambda: not alive(again) or _write(gate), 20)
+    wait_until(lambda: not alive(again) or _write(gate), 60)
     script.wait_log("took over from the previous generation")
     stop(script, pid_file)
 
@@ -398,7 +398,7 @@ def test_a_new_supervisor_that_fails_with_the_pid_file_in_its_hands(
     words(script, "process")
     words(script, "shutdown")
     script.wait_log("the old generation goes on")
-    old = wait_until(lambda: _ready_in(script), 20)
+    old = wait_until(lambda: _ready_in(script), 60)
     assert_goes_on(script, pid_file, old)
 
 

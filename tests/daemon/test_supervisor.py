@@ -44,7 +44,7 @@ def test_the_original_check(run_script: Run, pid_file: Path, tmp_path: Path) -> 
     script = run_supervisor(run_script, changes, "--pid-file", pid_file)
     assert script.wait() == 0
     supervisor_pid = holder(pid_file)
-    wait_until(lambda: log.exists() and log.read_text().endswith("\n"), 20, "the first child")
+    wait_until(lambda: log.exists() and log.read_text().endswith("\n"), 60, "the first child")
     first = int(log.read_text().split()[1])
     assert first != supervisor_pid
     assert alive(supervisor_pid)
@@ -52,7 +52,7 @@ def test_the_original_check(run_script: Run, pid_file: Path, tmp_path: Path) -> 
     os.kill(first, signal.SIGTERM)
     wait_dead(first)
     assert time.monotonic() - asked < patient(3)
-    wait_until(lambda: log.read_text().count("process") == 2, 20, "a new child")
+    wait_until(lambda: log.read_text().count("process") == 2, 60, "a new child")
     assert time.monotonic() - asked < patient(3)
     assert log.read_text().count(f"shutdown {first}\n") == 1
     os.kill(supervisor_pid, signal.SIGTERM)
@@ -386,7 +386,7 @@ def test_signals_at_the_moment_of_the_fork_are_neither_lost_nor_taken_for_the_su
     script = run_supervisor(run_script, "delay_before_respawn = 0")
     seen: set[int] = set()
     for _ in range(30):
-        pid = wait_until(lambda: next(iter(set(children(script.pid)) - seen), 0), 30, "the next process")
+        pid = wait_until(lambda: next(iter(set(children(script.pid)) - seen), 0), 60, "the next process")
         seen.add(pid)
         os.kill(pid, signal.SIGTERM)
         wait_dead(pid)

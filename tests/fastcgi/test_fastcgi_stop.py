@@ -392,7 +392,7 @@ class Load:
 
     def more(self, count: int) -> None:
         wanted = self.done + count
-        wait_until(lambda: self.done >= wanted or self.failures, 30)
+        wait_until(lambda: self.done >= wanted or self.failures, 60)
 
     def _run(self, number: int) -> None:
         count = 0

@@ -238,7 +238,7 @@ def test_reloads_under_load_lose_nothing(site: Site, keep: str, record_property:
     with Load(site, ("GET",) if keep == "on" else ("GET", "POST")) as load:
         for _ in range(10):
             before, served = set(site.app.workers()), load.done
-            wait_until(lambda served=served: load.done > served + 20, 20, "some requests between two reloads")
+            wait_until(lambda served=served: load.done > served + 20, 60, "some requests between two reloads")
             site.app.signal(signal.SIGHUP)
             wait_until(
                 lambda before=before: len(now := site.app.workers()) == 2 and not before & set(now),

@@ -79,7 +79,7 @@ def test_the_dead_are_replaced_meanwhile(pool: Callable[..., Script], sock_path:
     old = script.workers()
     for pid in old:
         script.signal(signal.SIGKILL, pid)
-    wait_until(lambda: len(now := script.workers()) == 2 and not {*old} & {*now}, 20, "new workers")
+    wait_until(lambda: len(now := script.workers()) == 2 and not {*old} & {*now}, 60, "new workers")
     assert int(fcgi.fetch(sock_path).text) not in old
     assert script.stop(signal.SIGQUIT) == 1
 

@@ -473,7 +473,7 @@ def test_a_signal_to_the_manager_from_exec_on(run_script: Run, sock_path: str, t
         spin(milliseconds / 1000)
         script.signal(number)
         if number == signal.SIGHUP:
-            wait_until(lambda script=script: script.process.poll() is not None or answers(sock_path), 30)
+            wait_until(lambda script=script: script.process.poll() is not None or answers(sock_path), 60)
             if script.process.poll() is None:
                 script.signal(signal.SIGTERM)
         if number == signal.SIGINT:

@@ -75,7 +75,7 @@ idle(manager)
 """
     )
     began = time.monotonic()
-    wait_until(lambda: script.log().count("started") > 12 and script.line(), 20)
+    wait_until(lambda: script.log().count("started") > 12 and script.line(), 60)
     assert time.monotonic() - began < patient(10)
     assert script.stop() == 0
     assert "exited with status 1" not in script.log()

@@ -73,7 +73,7 @@ def test_everybody_is_replaced_and_never_are_fewer_there_than_are_wanted(
     script = pool(4, at_a_time)
     old = script.workers()
     script.signal(signal.SIGHUP)
-    wait_until(lambda: len(now := script.workers()) == 4 and not {*old} & {*now}, 20, "new workers")
+    wait_until(lambda: len(now := script.workers()) == 4 and not {*old} & {*now}, 60, "new workers")
     assert script.stop() == 0
     ready = leaving = 0
     for line in script.log().splitlines():
@@ -90,11 +90,11 @@ def test_an_old_one_stays_until_the_new_one_is_ready(pool: Callable[..., Script]
     old = script.workers()
     write(boot, "wait")
     script.signal(signal.SIGHUP)
-    new = wait_until(lambda: {*script.workers()} - {*old}, 20, "a new worker")
+    new = wait_until(lambda: {*script.workers()} - {*old}, 60, "a new worker")
     assert len(new) == 1, "one at a time"
     script.signal(signal.SIGHUP)  # one more, while it boots
     write(boot, "")
-    wait_until(lambda: len(now := script.workers()) == 2 and not ({*old} | new) & {*now}, 20, "the newest ones")
+    wait_until(lambda: len(now := script.workers()) == 2 and not ({*old} | new) & {*now}, 60, "the newest ones")
     assert script.stop() == 0
 
 
@@ -121,7 +121,7 @@ def test_one_that_fails_before_it_is_ready_ends_the_reload_and_the_old_ones_go_o
     assert len(script.wait_log(r"server \(pid \d+\) started")) == 4, "it is not tried again"
     write(boot, "")
     script.signal(signal.SIGHUP)
-    wait_until(lambda: len(now := script.workers()) == 3 and not {*old} & {*now}, 20, "new workers")
+    wait_until(lambda: len(now := script.workers()) == 3 and not {*old} & {*now}, 60, "new workers")
     assert "failed" not in cmdline(script.pid)
     assert script.stop() == 0
 
@@ -134,7 +134,7 @@ def test_after_a_failed_reload_one_that_dies_is_replaced_as_always(pool: Callabl
     write(boot, "")
     victim = script.workers()[0]
     script.signal(signal.SIGKILL, victim)
-    wait_until(lambda: len(now := script.workers()) == 2 and victim not in now, 20, "the replacement")
+    wait_until(lambda: len(now := script.workers()) == 2 and victim not in now, 60, "the replacement")
     assert script.stop() == 0
 
 
@@ -142,7 +142,7 @@ def test_a_stop_in_the_middle_leaves_nobody(pool: Callable[..., Script], boot: P
     script = pool(3)
     write(boot, "wait")
     script.signal(signal.SIGHUP)
-    wait_until(lambda: len(script.workers()) == 4, 20, "a new worker")
+    wait_until(lambda: len(script.workers()) == 4, 60, "a new worker")
     everybody = script.workers()
     script.signal(signal.SIGTERM)
     script.wait_log("sending TERM")
@@ -161,7 +161,7 @@ def test_reloads_in_a_row_are_one_more_in_the_end(pool: Callable[..., Script]) -
         time.sleep(milliseconds / 1000)
     old = script.wait_workers(3)
     script.signal(signal.SIGHUP)
-    wait_until(lambda: len(now := script.workers()) == 3 and not {*old} & {*now}, 20, "new workers")
+    wait_until(lambda: len(now := script.workers()) == 3 and not {*old} & {*now}, 60, "new workers")
     assert "failed" not in cmdline(script.pid)
     assert script.stop() == 0
 
@@ -172,7 +172,7 @@ def test_reloads_leave_no_descriptor(pool: Callable[..., Script]) -> None:
     for _ in range(50):
         old = {*script.workers()}
         script.signal(signal.SIGHUP)
-        wait_until(lambda old=old: len(now := script.workers()) == 2 and not old & {*now}, 20, "new workers")
+        wait_until(lambda old=old: len(now := script.workers()) == 2 and not old & {*now}, 60, "new workers")
     assert open_fds(script.pid) == before
     assert script.stop() == 0
 
@@ -208,11 +208,11 @@ def test_a_pool_that_is_resized_in_the_middle_has_the_size_that_was_asked_for(
     old = script.workers()
     write(boot, "wait")
     script.signal(signal.SIGHUP)
-    wait_until(lambda: len(script.workers()) == 4, 20, "a new worker")
+    wait_until(lambda: len(script.workers()) == 4, 60, "a new worker")
     script.signal(change)
     write(boot, "")
     wanted = 4 if change == signal.SIGTTIN else 2
-    wait_until(lambda: len(now := script.workers()) == wanted and not {*old} & {*now}, 20, "new workers")
+    wait_until(lambda: len(now := script.workers()) == wanted and not {*old} & {*now}, 60, "new workers")
     assert all(map(alive, script.workers()))
     assert script.stop() == 0
 

@@ -147,7 +147,7 @@ class Logged:
     def lines(self, count: int = 0, path: Path | None = None) -> list[str]:
         """All of them, once there are so many: a line is written when the reply has left."""
         path = path or self.path
-        wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, 20, f"{count} lines")
+        wait_until(lambda: path.exists() and path.read_bytes().count(b"\n") >= count, 60, f"{count} lines")
         found = path.read_text()
         assert found == "" or found.endswith("\n")
         return found.splitlines()
@@ -340,7 +340,7 @@ def test_without_a_pool(logged: Logged) -> None:
         (APP + WSGI).replace("{arguments}", f"0, access_log={str(logged.path)!r}").replace("{more}", ""),
         args=[logged.pool.address],
     )
-    wait_until(lambda: listening(logged.pool.address), 20)
+    wait_until(lambda: listening(logged.pool.address), 60)
     assert logged.pool.ask("/").status == 200
     assert '"GET /" 200 ' in logged.lines(1)[0]
     assert script.stop() == 0
@@ -414,7 +414,7 @@ def test_a_pipe_whose_reader_is_gone_fails_no_request(logged: Logged) -> None:
     try:
         script = logged.start("1", 1)
         assert logged.pool.ask("/").status == 200
-        wait_until(lambda: _read(reader), 20, "a line")
+        wait_until(lambda: _read(reader), 60, "a line")
     finally:
         os.close(reader)
     for _ in range(3):
@@ -438,7 +438,7 @@ def test_a_pipe_that_nobody_empties_makes_nobody_wait(logged: Logged) -> None:
             received.append(_read(reader))
             return b"".join(received).endswith(b"\ny\n")
 
-        wait_until(has_come, 20, "the next line")
+        wait_until(has_come, 60, "the next line")
         assert {*b"".join(received).splitlines()} == {b"x" * 500, b"y"}
         assert script.stop() == 0
     finally:
@@ -529,7 +529,7 @@ def test_a_log_that_is_moved_under_load_loses_no_line(logged: Logged, more: str)
             load.wait(50)
             os.rename(logged.path, path)
             script.signal(signal.SIGUSR1)
-            wait_until(lambda path=path: not holders(script, path), 20, "everybody to let go of the moved file")
+            wait_until(lambda path=path: not holders(script, path), 60, "everybody to let go of the moved file")
     assert load.failures == []
     assert script.stop() == 0
     lines = [line for path in (*moved, logged.path) for line in logged.lines(path=path)]
@@ -551,8 +551,8 @@ def test_usr1_at_any_moment_of_a_worker(logged: Logged) -> None:
             moved = logged.folder / f"moved.{number}"
             os.rename(logged.path, moved)
             script.signal(signal.SIGUSR1)
-            wait_until(lambda moved=moved: not holders(script, moved), 20, f"everybody to let go of {moved}")
-            wait_until(logged.path.exists, 20)
+            wait_until(lambda moved=moved: not holders(script, moved), 60, f"everybody to let go of {moved}")
+            wait_until(logged.path.exists, 60)
     assert script.stop() == 0
     assert "USR1" not in script.log()
     assert "status 138" not in script.log()
@@ -566,7 +566,7 @@ def test_a_request_in_hand_goes_on_in_the_new_file(logged: Logged) -> None:
         moved = logged.folder / "moved"
         os.rename(logged.path, moved)
         script.signal(signal.SIGUSR1)
-        wait_until(lambda: logged.path.exists() and not holders(script, moved), 20, "the new file")
+        wait_until(lambda: logged.path.exists() and not holders(script, moved), 60, "the new file")
         client.send(asked[-20:])
         assert client.read_reply().ended
     assert logged.lines(1)[0].startswith("POST /body 200 ")
@@ -583,7 +583,7 @@ def test_a_file_that_cannot_be_opened_anew_goes_on_as_it_was(logged: Logged) -> 
     os.rename(folder, moved)
     script.signal(signal.SIGUSR1)
     script.wait_log(r"manager \(pid \d+\): access_log .*: No such file.*; the former one goes on")
-    wait_until(lambda: logged.pool.ask("/").ended and "server" in _said_by(script), 20, "a word of the worker")
+    wait_until(lambda: logged.pool.ask("/").ended and "server" in _said_by(script), 60, "a word of the worker")
     assert logged.lines(1, moved / "requests")
     assert script.stop() == 0
 
@@ -607,7 +607,7 @@ def test_a_manager_that_executes_itself_opens_it_once_more(logged: Logged) -> No
     moved = logged.folder / "moved"
     os.rename(logged.path, moved)
     script.signal(signal.SIGUSR1)
-    wait_until(lambda: not holders(script, moved), 20, "everybody to let go of it")
+    wait_until(lambda: not holders(script, moved), 60, "everybody to let go of it")
     assert script.stop() == 0
     # The line of a request that was answered just now may come behind the move.
     assert len(logged.lines(path=moved)) + len(logged.lines()) == load.done
@@ -637,13 +637,13 @@ def test_a_worker_without_the_log_survives_usr1(logged: Logged, run_script: Run)
     script.wait_ready(1)
     (old,) = script.workers()
     held = logged.pool.at_once(["/"])[0]
-    wait_until((script.directory / "held").exists, 20, "the request")
+    wait_until((script.directory / "held").exists, 60, "the request")
     (script.directory / "new").touch()
     script.signal(signal.SIGUSR2)
-    wait_until(logged.path.exists, 20, "the new image")
+    wait_until(logged.path.exists, 60, "the new image")
     os.rename(logged.path, logged.folder / "moved")
     script.signal(signal.SIGUSR1)
-    wait_until(logged.path.exists, 20, "the new file")
+    wait_until(logged.path.exists, 60, "the new file")
     (script.directory / "go").touch()
     assert held.result(30).ended
     script.wait_log(rf"server \(pid {old}\) exited with status 0$")
@@ -675,7 +675,7 @@ def test_the_command(command: Callable[..., Script], tmp_path: Path, sock_path: 
     script.wait_ready(2)
     with Client(sock_path) as client:
         assert client.request("/x").text == "hello"
-    wait_until(lambda: (tmp_path / "requests").read_text().startswith("GET /x 200 5 "), 20, "a line")
+    wait_until(lambda: (tmp_path / "requests").read_text().startswith("GET /x 200 5 "), 60, "a line")
     assert script.stop() == 0
 
 
@@ -721,7 +721,7 @@ def test_behind_nginx(nginx: Site) -> None:
         nginx.ask(path)
     nginx.ask("/moved", "HEAD")
     requests = nginx.place / "requests"
-    wait_until(lambda: requests.read_text().count("\n") >= 4, 20, "four lines")
+    wait_until(lambda: requests.read_text().count("\n") >= 4, 60, "four lines")
     assert sorted(requests.read_text().splitlines()) == [
         '127.0.0.1 GET /file 200 100000 "-" text/plain',
         '127.0.0.1 GET /missing?a=%22%0a 404 8 "-" text/plain',

@@ -91,7 +91,7 @@ def test_each_line_has_a_time_and_a_level(pool: Pool) -> None:
 def test_json_names_all_that_is_known(pool: Pool) -> None:
     script = pool.start("1, log_format='json', pool_name='shop'", 1)
     pid = pool.pid_of("/say/a")
-    wait_until(lambda: len(said(script, pid=pid)) == 3, 20)
+    wait_until(lambda: len(said(script, pid=pid)) == 3, 60)
     assert script.stop() == 0
     found = [(one["level"], one["stream"], one["message"]) for one in records(script) if one["pid"] == pid]
     assert sorted(found) == [
@@ -135,7 +135,7 @@ def test_what_a_worker_says_last_comes_before_its_end(pool: Pool) -> None:
     script = pool.start("2, log_format='json'", 2)
     for _ in range(20):
         assert not fetch(pool.address, "/die", timeout=20).ended
-    ended = wait_until(lambda: found if len(found := said(script, stream="stderr")) == 20 else None, 20)
+    ended = wait_until(lambda: found if len(found := said(script, stream="stderr")) == 20 else None, 60)
     assert script.stop() == 0
     lines = records(script)
     for last in ended or []:
@@ -152,7 +152,7 @@ def test_what_a_worker_says_last_comes_before_its_end(pool: Pool) -> None:
 def test_a_traceback_is_an_error(pool: Pool) -> None:
     script = pool.start("1, log_format='json'", 1)
     assert pool.ask("/raise").status == 500
-    wait_until(lambda: [one for one in said(script, level="ERROR") if one["message"] == "ValueError: no good"], 20)
+    wait_until(lambda: [one for one in said(script, level="ERROR") if one["message"] == "ValueError: no good"], 60)
     assert script.stop() == 0
 
 
@@ -160,13 +160,13 @@ def test_the_manager_executes_itself_in_the_middle_of_a_line(pool: Pool) -> None
     script = pool.start("1, log_format='json', reload_timeout=20", 1)
     pid = pool.pid_of("/half")
     script.signal(signal.SIGUSR2)
-    wait_until(lambda: [one for one in records(script) if "adopted 1 server" in one["message"]], 20)
-    wait_until(lambda: len(now := children(script.pid)) == 1 and now != [pid], 20)
+    wait_until(lambda: [one for one in records(script) if "adopted 1 server" in one["message"]], 60)
+    wait_until(lambda: len(now := children(script.pid)) == 1 and now != [pid], 60)
     wait_until(lambda: said(script, stream="stdout", pid=pid, message="half a "), 20)  # it has left, and that was all
     assert [one["level"] for one in said(script, process="canary")] == []
     second = pool.pid_of("/half")
     pool.ask("/rest/here")
-    wait_until(lambda: said(script, stream="stdout", pid=second, message="half a line here"), 20)
+    wait_until(lambda: said(script, stream="stdout", pid=second, message="half a line here"), 60)
     assert script.stop() == 0
 
 
@@ -177,8 +177,8 @@ def test_what_the_canary_writes_comes_with_its_name(pool: Pool) -> None:
     place.touch()
     try:
         script.signal(signal.SIGUSR2)
-        wait_until(lambda: said(script, process="canary", stream="stdout", message="I try"), 20)
-        wait_until(lambda: [one for one in records(script) if "adopted 1 server" in one["message"]], 20)
+        wait_until(lambda: said(script, process="canary", stream="stdout", message="I try"), 60)
+        wait_until(lambda: [one for one in records(script) if "adopted 1 server" in one["message"]], 60)
     finally:
         place.unlink()
     assert script.stop() == 0
@@ -188,9 +188,9 @@ def test_children_of_the_application_are_read_to_their_end(pool: Pool, tmp_path:
     script = pool.start("1, log_format='json'", 1, cwd=tmp_path)
     pid = pool.pid_of("/child")
     script.signal(signal.SIGHUP)
-    wait_until(lambda: len(now := children(script.pid)) == 1 and now != [pid], 20)
+    wait_until(lambda: len(now := children(script.pid)) == 1 and now != [pid], 60)
     (tmp_path / "go").touch()
-    wait_until(lambda: said(script, pid=pid, stream="stdout", message="of the child"), 20)
+    wait_until(lambda: said(script, pid=pid, stream="stdout", message="of the child"), 60)
     assert script.stop() == 0
 
 
@@ -200,8 +200,8 @@ def test_reloads_leave_no_pipe(pool: Pool) -> None:
     def reload() -> None:
         old = {*children(script.pid)}
         script.signal(signal.SIGHUP)
-        wait_until(lambda: len(now := {*children(script.pid)}) == 3 and not now & old, 20)
-        wait_until(lambda: pipes() == 6 + own, 20)
+        wait_until(lambda: len(now := {*children(script.pid)}) == 3 and not now & old, 60)
+        wait_until(lambda: pipes() == 6 + own, 60)
 
     def pipes() -> int:
         return sum(target.startswith("pipe:") for target in open_fds(script.pid).values())

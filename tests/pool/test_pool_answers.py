@@ -53,7 +53,7 @@ def test_it_answers_while_all_workers_compute(pool: Pool, control: Path, tmp_pat
     script = pool.start(f"4, pool={kind!r}, control={str(control)!r}, status_listen={page!r}", 1)
     gate = tmp_path / "gate"
     requests = pool.at_once([f"/compute/{gate}"] * 6)
-    wait_until(lambda: asked(control).active == 4 and asked(control).queue == 2, 20, "all to be busy")
+    wait_until(lambda: asked(control).active == 4 and asked(control).queue == 2, 60, "all to be busy")
     times = []
     for _ in range(5):
         began = time.monotonic()
@@ -90,8 +90,8 @@ def test_each_request_is_counted_once_with_kills_in_between(pool: Pool, control:
     for thread in threads:
         thread.join()
     assert failures == []
-    wait_until(lambda: facts(control)["worker deaths"] == sum(killed), 20, "the last death")
-    wait_until(lambda: facts(control)["accepted conn"] == REQUESTS, 20, lambda: f"all to be counted: {facts(control)}")
+    wait_until(lambda: facts(control)["worker deaths"] == sum(killed), 60, "the last death")
+    wait_until(lambda: facts(control)["accepted conn"] == REQUESTS, 60, lambda: f"all to be counted: {facts(control)}")
     found = facts(control)
     assert found["deadly requests"] == [{"request method": "GET", "request uri": "/last", "deaths": sum(killed)}]
     assert sum(ended) + sum(killed) == found["accepted conn"]
@@ -99,12 +99,12 @@ def test_each_request_is_counted_once_with_kills_in_between(pool: Pool, control:
 
 
 def test_slow_requests_are_counted_once_each(pool: Pool, control: Path) -> None:
-    script = pool.start(f"2, control={str(control)!r}, slow_after=0.1, request_timeout=0.6", 2)
-    assert pool.ask("/sleep/0.4").status == 200
+    script = pool.start(f"2, control={str(control)!r}, slow_after=0.3, request_timeout=4", 2)
+    assert pool.ask("/sleep/1.5").status == 200
     assert pool.ask("/sleep/20").status == 504
-    wait_until(lambda: facts(control)["slow requests"] == 2, 20, "both to be counted")
+    wait_until(lambda: facts(control)["slow requests"] == 2, 60, "both to be counted")
     assert facts(control)["request timeouts"] == 1
-    script.wait_log("slow request: GET /sleep/0.4 ")
+    script.wait_log("slow request: GET /sleep/1.5 ")
     script.wait_log("slow request: GET /sleep/20 ")
     assert script.log().count("slow request") == 2
     assert script.stop() == 0

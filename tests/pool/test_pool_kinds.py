@@ -48,7 +48,7 @@ def test_a_burst_has_a_worker_for_each_request_at_once(pool: Pool, tmp_path: Pat
     spare = ", start_servers=1, min_spare=1, max_spare=2" if kind == "dynamic" else ""
     script = pool.start(f"16, pool={kind!r}{spare}", 1)
     asked = pool.at_once(waiting(gate := tmp_path / "gate", 16))
-    wait_until(lambda: len(in_hand(gate)) == 16, 20, "all of them to be in hand")
+    wait_until(lambda: len(in_hand(gate)) == 16, 60, "all of them to be in hand")
     gate.touch()
     pids = {int(future.result().text) for future in asked}
     assert len(pids) == 16
@@ -91,7 +91,7 @@ def test_dynamic_shrinks_to_max_spare_when_it_has_been_idle(pool: Pool, tmp_path
 def test_ondemand_has_none_at_rest_and_serves_the_next_request_all_the_same(pool: Pool) -> None:
     script = pool.start("4, pool='ondemand', process_idle_timeout=0.2", 1)
     for _ in range(3):
-        wait_until(lambda: not script.workers(), 20, "nobody to be there")
+        wait_until(lambda: not script.workers(), 60, "nobody to be there")
         assert pool.ask().status == 200
     assert script.stop() == 0
 
@@ -105,19 +105,19 @@ def test_per_request_is_a_worker_for_each_request(pool: Pool) -> None:
     assert load.failures == []
     assert len(load.pids) == load.done
     assert "in a row failed" not in script.log()
-    wait_until(lambda: not script.workers(), 20, "nobody to be there")
+    wait_until(lambda: not script.workers(), 60, "nobody to be there")
     assert script.stop() == 0
 
 
 def test_the_longest_idle_leaves_first(pool: Pool, tmp_path: Path) -> None:
     script = pool.start("4, pool='dynamic', min_spare=1, max_spare=1, process_idle_timeout=1", 1)
     asked = pool.at_once(waiting(gate := tmp_path / "gate", 4))
-    wait_until(lambda: len(in_hand(gate)) == 4, 20, "four in hand")
+    wait_until(lambda: len(in_hand(gate)) == 4, 60, "four in hand")
     gate.touch()
     for future in asked:
         future.result()
     busy = pool.pid_of("/sleep/0.5")
-    wait_until(lambda: len(script.workers()) == 1, 20, "the others to leave")
+    wait_until(lambda: len(script.workers()) == 1, 60, "the others to leave")
     assert script.workers() == [busy]
     assert script.stop() == 0
 
@@ -187,7 +187,7 @@ def test_a_reload_in_every_kind(pool: Pool, kind: str) -> None:
         for _ in range(3):
             before = {*script.workers()}
             script.signal(signal.SIGHUP)
-            wait_until(lambda before=before: not before & {*script.workers()}, 20, "other workers")
+            wait_until(lambda before=before: not before & {*script.workers()}, 60, "other workers")
             load.wait(20)
     assert load.failures == []
     assert "failed" not in script.log()
@@ -198,7 +198,7 @@ def test_a_reload_in_every_kind(pool: Pool, kind: str) -> None:
 def test_a_stop_in_every_kind_leaves_nobody(pool: Pool, tmp_path: Path, kind: str) -> None:
     script = pool.start(f"4, pool={kind!r}", 1)
     asked = pool.at_once(waiting(gate := tmp_path / "gate", 3))
-    wait_until(lambda: len(in_hand(gate)) == 3, 20, "three in hand")
+    wait_until(lambda: len(in_hand(gate)) == 3, 60, "three in hand")
     script.signal(signal.SIGTERM)
     script.wait_log("sending TERM")
     gate.touch()
@@ -233,10 +233,10 @@ def test_the_manager_waits_while_nothing_happens(pool: Pool, tmp_path: Path, kin
         script.wait_log(r"server \(pid \d+\) started", 2)
     else:
         asked = pool.at_once(waiting(gate, 2))
-        wait_until(lambda: len(in_hand(gate)) == 2, 20, "two in hand")
+        wait_until(lambda: len(in_hand(gate)) == 2, 60, "two in hand")
         script.signal(signal.SIGTERM)
         script.wait_log("sending TERM")
-    wait_until(lambda: is_at_rest(script.pid), 20, "the manager to be at rest")
+    wait_until(lambda: is_at_rest(script.pid), 60, "the manager to be at rest")
     gate.touch()
     if more:
         script.wait_ready()

@@ -31,10 +31,10 @@ def test_a_child_of_the_application_ends_with_the_pool_and_without_a_word(pool: 
     )
     script = pool.start("2", 2, more, "Manager")
     lasting, short = (int(line) for line in script.lines(2))
-    wait_until(lambda: not alive(short), 20, "the end of the short one")
+    wait_until(lambda: not alive(short), 60, "the end of the short one")
     assert alive(lasting)
     assert script.stop() == 0
-    wait_until(lambda: not alive(lasting), 20, "the end of the lasting one")
+    wait_until(lambda: not alive(lasting), 60, "the end of the lasting one")
     assert str(lasting) not in script.log()
     assert str(short) not in script.log()
 
@@ -56,7 +56,7 @@ def test_a_shutdown_from_within(pool: Pool, process: str) -> None:
         script = pool.start("2", 2, more)
         pid = pool.pid_of()
         script.wait_log(rf"server \(pid {pid}\): shutdown$")
-        wait_until(lambda: pid not in script.workers() and len(script.workers()) == 2, 20, "another one")
+        wait_until(lambda: pid not in script.workers() and len(script.workers()) == 2, 60, "another one")
         assert script.stop() == 0
 
 
@@ -72,7 +72,7 @@ def test_the_status_as_text(pool: Pool) -> None:
         script.signal(signal.SIGTTIN)
         return script.line()
 
-    wait_until(lambda: asked().startswith("ok: 2 of 2 workers idle"), 20, "both to be ready")
+    wait_until(lambda: asked().startswith("ok: 2 of 2 workers idle"), 60, "both to be ready")
     assert script.stop() == 0
 
 

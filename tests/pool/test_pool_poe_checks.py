@@ -100,7 +100,7 @@ def test_spare_workers_that_serve_one_request_each(pool: Pool, talk: Callable[[]
     assert (found["process manager"], found["active processes"]) == ("dynamic", 2)
     assert {one["pid"] for one in found["processes"] if one["state"] == "Running"} == {pid, other}
     assert (first.end(), second.end()) == (pid, other), "a conversation is with one worker"
-    wait_until(lambda: not {pid, other} & {*script.workers()}, 20, "both to leave")
+    wait_until(lambda: not {pid, other} & {*script.workers()}, 60, "both to leave")
     third, fourth = talk(), talk()
     assert len({third.pid, fourth.pid, pid, other}) == 4
     assert third.end() != fourth.end()

@@ -44,7 +44,7 @@ def is_at_rest(pid: int) -> bool:
 
 def idle(control: Path, count: int) -> None:
     """A reply comes before its worker is idle again."""
-    wait_until(lambda: facts(control)["idle processes"] == count, 20, f"{count} idle workers")
+    wait_until(lambda: facts(control)["idle processes"] == count, 60, f"{count} idle workers")
 
 
 def test_a_table_for_a_person(pool: Pool, control: Path) -> None:
@@ -83,7 +83,7 @@ def test_json_has_the_keys_of_php_fpm(pool: Pool, control: Path, tmp_path: Path)
         pool.ask()
     gate = tmp_path / "gate"
     asked = pool.at_once([f"/wait/{gate}"])
-    wait_until(lambda: list(tmp_path.glob("gate.*")), 20)
+    wait_until(lambda: list(tmp_path.glob("gate.*")), 60)
     idle(control, 2)
     found = facts(control, "--full")
     assert found["pool"] == "web"
@@ -110,8 +110,8 @@ def test_it_answers_while_all_workers_are_busy_and_connections_wait(pool: Pool, 
     script = pool.start(f"2, control={str(control)!r}", 2)
     gate = tmp_path / "gate"
     asked = pool.at_once([f"/wait/{gate}"] * 7)
-    wait_until(lambda: len(list(tmp_path.glob("gate.*"))) == 2, 20)
-    wait_until(lambda: facts(control)["listen queue"] == 5, 20)
+    wait_until(lambda: len(list(tmp_path.glob("gate.*"))) == 2, 60)
+    wait_until(lambda: facts(control)["listen queue"] == 5, 60)
     done = status(control)
     assert done.returncode == 0
     assert done.stdout.startswith("busy: all 2 workers are in a request, 5 connections wait")
@@ -145,9 +145,9 @@ def test_counters_are_exact_with_kills_in_between(pool: Pool, control: Path) -> 
             killed += 1
         else:
             assert pool.ask().ended
-    wait_until(lambda: facts(control)["worker deaths"] == killed, 20, "the last death")
+    wait_until(lambda: facts(control)["worker deaths"] == killed, 60, "the last death")
+    wait_until(lambda: facts(control)["accepted conn"] == sent, 60, "all to be counted")
     found = facts(control)
-    assert found["accepted conn"] == sent
     assert found["deadly requests"] == [{"request method": "GET", "request uri": "/kill/KILL", "deaths": killed}]
     assert script.stop() == 0
 
@@ -156,9 +156,9 @@ def test_a_stop_and_a_reload_are_seen(pool: Pool, control: Path, tmp_path: Path)
     script = pool.start(f"2, control={str(control)!r}", 2)
     gate = tmp_path / "gate"
     asked = pool.at_once([f"/wait/{gate}"])
-    wait_until(lambda: list(tmp_path.glob("gate.*")), 20)
+    wait_until(lambda: list(tmp_path.glob("gate.*")), 60)
     script.signal(signal.SIGHUP)
-    wait_until(lambda: facts(control)["leaving processes"] == 1, 20)
+    wait_until(lambda: facts(control)["leaving processes"] == 1, 60)
     assert facts(control)["reloads"] == 1
     script.signal(signal.SIGTERM)
     script.wait_log("received signal TERM")
@@ -181,7 +181,7 @@ def test_the_counters_go_over_a_renewal(pool: Pool, control: Path) -> None:
     def generations() -> list[int]:
         return [one["generation"] for one in facts(control, "--full")["processes"]]
 
-    wait_until(lambda: generations() == [1, 1], 30, "others")
+    wait_until(lambda: generations() == [1, 1], 60, "others")
     found = facts(control)
     assert found["reloads"] == 1
     assert found["accepted conn"] == 7
@@ -194,7 +194,7 @@ def test_the_counters_go_over_a_renewal(pool: Pool, control: Path) -> None:
 @pytest.mark.parametrize("said", [b"", b"x" * 200, b"nonsense\n", b"status", b"\0\xff\n"])
 def test_nonsense_does_not_disturb_it(pool: Pool, control: Path, said: bytes) -> None:
     script = pool.start(f"1, control={str(control)!r}", 1)
-    wait_until(lambda: is_at_rest(script.pid), 20, "the manager to be at rest")
+    wait_until(lambda: is_at_rest(script.pid), 60, "the manager to be at rest")
     before = open_fds(script.pid)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(control))
@@ -203,7 +203,7 @@ def test_nonsense_does_not_disturb_it(pool: Pool, control: Path, said: bytes) ->
         client.settimeout(20)
         assert client.recv(100) == b""
     assert facts(control)["total processes"] == 1
-    wait_until(lambda: open_fds(script.pid) == before, 20, "its descriptors")
+    wait_until(lambda: open_fds(script.pid) == before, 60, "its descriptors")
     assert script.stop() == 0
 
 
@@ -239,7 +239,7 @@ def test_without_a_descriptor_left_the_manager_waits_and_answers_later(pool: Poo
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(control))
         client.sendall(b"status\n")
-        wait_until(lambda: is_at_rest(script.pid), 20, "the manager to be at rest")
+        wait_until(lambda: is_at_rest(script.pid), 60, "the manager to be at rest")
         script.signal(signal.SIGTTOU)
         assert script.line() == "TTOU"
         client.settimeout(20)
@@ -265,7 +265,7 @@ def test_threads_of_a_worker_are_counted_together(pool: Pool, control: Path, tmp
     gate = tmp_path / "gate"
     asked = pool.at_once([f"/wait/{gate}"] * 3)
     wait_until(lambda: len(list(tmp_path.glob("gate.*"))) == 1, 20)  # one file: they are of one worker
-    wait_until(lambda: facts(control)["accepted conn"] == 3, 20, "all threads at work")
+    wait_until(lambda: facts(control)["accepted conn"] == 3, 60, "all threads at work")
     assert facts(control)["active processes"] == 1
     asked += pool.at_once(["/"] * 5)
     gate.touch()
@@ -290,14 +290,14 @@ def page(tmp_path: Path) -> str:
 def test_the_page_for_people_and_for_programs(pool: Pool, page: str) -> None:
     script = pool.start(f"2, status_listen={page!r}", 2)
     pool.ask("/<script>alert(1)</script>")
-    wait_until(lambda: b"2 of 2 workers idle" in fetch(page, "/status").body, 20)
+    wait_until(lambda: b"2 of 2 workers idle" in fetch(page, "/status").body, 60)
     html = fetch(page, "/status")
     assert html.headers["content-type"] == "text/html; charset=utf-8"
     assert b"<script>alert" not in html.body
     found = json.loads(fetch(page, "/status?json&full").body)
     assert found["total processes"] == 2
     assert len(found["processes"]) == 2
-    wait_until(lambda: fetch(page, "/ping").status == 200, 20)
+    wait_until(lambda: fetch(page, "/ping").status == 200, 60)
     ping = fetch(page, "/ping")
     assert (ping.status, ping.body) == (200, b"pong\n")
     assert fetch(page, "/nothing").status == 404
@@ -322,10 +322,10 @@ def test_metrics_are_read_by_the_parser_of_prometheus(pool: Pool, page: str) -> 
 
 def test_ping_says_no_while_it_drains(pool: Pool, page: str) -> None:
     script = pool.start(f"1, status_listen={page!r}, drain_delay=30", 1)
-    wait_until(lambda: fetch(page, "/ping").status == 200, 20)
+    wait_until(lambda: fetch(page, "/ping").status == 200, 60)
     script.signal(signal.SIGTERM)
     script.wait_log("received signal TERM")
-    wait_until(lambda: fetch(page, "/ping").status == 503, 20)
+    wait_until(lambda: fetch(page, "/ping").status == 503, 60)
     assert pool.ask().status == 200
     script.signal(signal.SIGQUIT)
     assert script.wait() == 1
@@ -375,7 +375,7 @@ def test_the_manager_is_not_woken_by_a_pool_that_nobody_looks_at(pool: Pool, con
         text = Path(f"/proc/{script.pid}/status").read_text()
         return int(text.partition("\nvoluntary_ctxt_switches:")[2].split()[0])
 
-    wait_until(lambda: [switches(), time.sleep(0.2)][0] == switches(), 20, "it to be at rest")
+    wait_until(lambda: [switches(), time.sleep(0.2)][0] == switches(), 60, "it to be at rest")
     before = switches()
     threading.Event().wait(1)  # in which nothing may happen
     assert switches() == before

@@ -49,7 +49,7 @@ def test_after_a_burst_it_is_as_small_as_before(pool: Pool, tmp_path: Path, kind
     for number in range(2):
         gate = tmp_path / f"gate{number}"
         asked = pool.at_once([f"/wait/{gate}"] * 8)
-        wait_until(lambda gate=gate: len(list(tmp_path.glob(gate.name + ".*"))) == 8, 20, "all to be in hand")
+        wait_until(lambda gate=gate: len(list(tmp_path.glob(gate.name + ".*"))) == 8, 60, "all to be in hand")
         gate.touch()
         assert [future.result().status for future in asked] == [200] * 8
         script.wait_workers(rest)
@@ -66,5 +66,5 @@ def test_a_burst_of_requests_of_one_second_upon_one_worker(pool: Pool, kind: str
     took = time.monotonic() - began
     print(f"{kind}: 16 requests of 1 s in {took:.2f} s")  # pytest -rP
     assert [reply.status for reply in replies] == [200] * 16
-    assert took < 8
+    assert took < 12
     assert script.stop() == 0

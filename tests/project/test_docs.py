@@ -144,7 +144,7 @@ def _ask(script: Script, address: str) -> fcgi.Reply:
     def there() -> bool:
         return script.process.poll() is not None or (os.path.exists(address) and listening(address))
 
-    wait_until(there, 20, "the socket of the snippet")
+    wait_until(there, 60, "the socket of the snippet")
     assert script.process.poll() is None, script.log()
     return fcgi.fetch(address, timeout=20)
 
@@ -231,7 +231,7 @@ class Session:
         self._server = self._run(command, cwd=self._place)
         assert _ask(self._server, options[options.index("--path") + 1]).text == "myapp"
         status = Path(options[options.index("--status-file") + 1])
-        wait_until(status.exists, 20, "the first generation to be good")
+        wait_until(status.exists, 60, "the first generation to be good")
 
     def _need_server(self) -> Script:
         if self._server is None:
@@ -259,7 +259,7 @@ class Session:
         elif "-TTIN" in line:
             server.wait_workers(3)
         elif "-TTOU" in line:  # at last one fewer than it was
-            wait_until(lambda: workers[0] not in server.workers(), 20, "the oldest worker to leave")
+            wait_until(lambda: workers[0] not in server.workers(), 60, "the oldest worker to leave")
         if "-TTIN" in line:
             subprocess.run(["sh", "-c", line.replace("-TTIN", "-TTOU")], check=True, timeout=20)
             server.wait_workers(2)

@@ -53,7 +53,7 @@ def test_the_three_ways(run_script: Run, sock_path: str, script: str, options: t
         assert fcgi.fetch(sock_path, f"/{number}").text == f"hello from /{number}\n"
 
     server.signal(signal.SIGHUP)
-    wait_until(lambda: len(now := server.workers()) == 2 and not before & set(now), 20, "new workers")
+    wait_until(lambda: len(now := server.workers()) == 2 and not before & set(now), 60, "new workers")
     assert fcgi.fetch(sock_path, "/again").text == "hello from /again\n"
     assert server.stop() == 0
 
@@ -70,7 +70,7 @@ def test_a_spawner_hands_over_descriptor_0(run_script: Run, inherited: socket.so
 def test_spawn_fcgi(run_script: Run, sock_path: str) -> None:
     spawn = require("spawn-fcgi")
     server = run_script([spawn, "-n", "-s", sock_path, "--", sys.executable, EXAMPLES / "fcgid.py"])
-    wait_until(lambda: listening(sock_path), 20, "the socket")
+    wait_until(lambda: listening(sock_path), 60, "the socket")
     client = find("cgi-fcgi")
     if client:
         parameters = {"REQUEST_METHOD": "GET", "PATH_INFO": "/x", "SCRIPT_NAME": "", "QUERY_STRING": ""}
@@ -93,7 +93,7 @@ def test_each_worker_has_a_database_handle_of_its_own(run_script: Run, sock_path
     first = set(server.wait_workers(2))
     assert fcgi.fetch(sock_path).text == "1 visits, counted by 1 workers\n"
     server.signal(signal.SIGHUP)
-    wait_until(lambda: len(now := server.workers()) == 2 and not first & set(now), 20, "new workers")
+    wait_until(lambda: len(now := server.workers()) == 2 and not first & set(now), 60, "new workers")
     assert fcgi.fetch(sock_path).text == "2 visits, counted by 2 workers\n"
     assert server.stop() == 0
 

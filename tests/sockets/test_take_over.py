@@ -339,7 +339,7 @@ class Clients:
 
     def wait_for(self, pid: int) -> None:
         """Until workers of this manager have answered, and nobody else any more."""
-        wait_until(lambda: self.wrong or set(self.answers[-20:]) == {str(pid)}, 20, f"answers of {pid}")
+        wait_until(lambda: self.wrong or set(self.answers[-20:]) == {str(pid)}, 60, f"answers of {pid}")
 
     def _ask(self) -> None:
         while not self._over.is_set():

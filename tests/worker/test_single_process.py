@@ -79,7 +79,7 @@ def connect(path: str) -> Client:
         except OSError:
             return None
 
-    client = wait_until(attempt, 20, "a server that listens")
+    client = wait_until(attempt, 60, "a server that listens")
     assert client is not None
     return client
 

@@ -47,7 +47,7 @@ PROGRAMS: dict[str, Callable[[Path], list[str]]] = {"libfcgi": libfcgi, "perl": 
 
 def open_gate(folder: Path) -> None:
     """Let one held request go on, once it waits at the gate."""
-    os.close(wait_until(lambda: _open_if_awaited(folder / "gate"), 20, "a request at the gate"))
+    os.close(wait_until(lambda: _open_if_awaited(folder / "gate"), 60, "a request at the gate"))
 
 
 def _open_if_awaited(gate: Path) -> int | None:
@@ -84,7 +84,7 @@ class Load:
     def wait_more(self, count: int) -> None:
         """Until so many more replies have come."""
         enough = self.replies + count
-        wait_until(lambda: self.wrong or self.replies >= enough, 30, lambda: f"replies, not {self.replies}")
+        wait_until(lambda: self.wrong or self.replies >= enough, 60, lambda: f"replies, not {self.replies}")
 
     def _ask(self) -> None:
         while not self._over.is_set():
