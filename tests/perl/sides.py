@@ -16,7 +16,7 @@ from typing import Callable, NamedTuple
 from harness import fcgi
 from harness.process import LOG_LINE, Overdue, Script, children, cmdline, process_state, wait_until
 
-LEAVES = 3  # seconds; what has not ended by itself by then does not
+LEAVES = 5  # seconds; what has not ended by itself by then does not
 
 
 class Difference(NamedTuple):
