@@ -154,9 +154,16 @@ def test_filter_whose_file_comes_late(run_script: Run, sock_path: str) -> None:
 
 @pytest.mark.parametrize(("status", "sent"), [(0, 0), (255, 255), (-1, 0xFFFFFFFF)])
 def test_app_status(run_script: Run, sock_path: str, status: int, sent: int) -> None:
-    script = serve(run_script, sock_path, f"request.finish({status})")
+    body = f"""
+if request.params["QUERY_STRING"]:
+    request.stdout.write(b"\\r\\n\\r\\nsaid")
+request.finish({status})
+"""
+    script = serve(run_script, sock_path, body)
     reply = fcgi.fetch(sock_path)
     assert (reply.app_status, reply.ended, reply.stdout) == (sent, True, b"")
+    reply = fcgi.fetch(sock_path, "/?more")
+    assert (reply.app_status, reply.ended, reply.body) == (sent, True, b"said")
     assert script.stop() == 0
 
 

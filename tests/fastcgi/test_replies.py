@@ -38,7 +38,7 @@ def application(environ, start_response):
     if path == "/many-errors":
         environ["wsgi.errors"].write("x" * 200_000)
         environ["wsgi.errors"].write("y")
-    length = {"/length": [("Content-Length", "abc")], "/late": [("Content-Length", "9")], "/declared": [("Content-Length", "5")]}.get(path, [])
+    length = {"/length": [("Content-Length", "abc")], "/late": [("Content-Length", "9")], "/declared": [("Content-Length", "5")], "/long": [("Content-Length", "3")], "/short": [("Content-Length", "9")]}.get(path, [])
     write = start_response("204 No Content" if path == "/none" else "200 OK", [("X-A", "1"), *length])
     if path == "/raise":
         raise RuntimeError("on purpose")
@@ -171,6 +171,21 @@ def test_a_body_that_nobody_gets_may_be_endless(start: Callable[..., Script], so
     script = start("server")
     kinds(sock_path, "/endless", REQUEST_METHOD="HEAD")
     assert script.line() == "closed"
+
+
+def test_a_reply_at_hand_is_as_long_as_it_says_or_breaks_off(start: Callable[..., Script], sock_path: str) -> None:
+    script = start("WSGIServer")
+    with Client(sock_path) as client:
+        client.send(request_bytes(path="/long"))
+        reply = client.read_reply()
+        assert (reply.body, reply.ended) == (b"hel", True)
+    script.wait_log("a reply was cut at its Content-Length of 3")
+    with Client(sock_path) as client:
+        client.send(request_bytes(path="/short"))
+        reply = client.read_reply()
+        assert (reply.body, reply.ended) == (b"hello", False)
+    script.wait_log("a reply ends 4 bytes short of its Content-Length of 9: broken off")
+    assert script.stop() == 0
 
 
 def test_a_length_that_is_no_number_is_an_error_of_the_application(
