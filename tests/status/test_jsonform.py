@@ -125,12 +125,12 @@ def php_fpm_status(tmp_path: Path, sock_path: str) -> dict[str, Any]:
     command = [program, "-n", "-F", "-y", str(config), *(["-R"] if as_root else [])]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: process.poll() is not None or listening(sock_path), 30, "php-fpm")
+        wait_until(lambda: process.poll() is not None or listening(sock_path), 60, "php-fpm")
         assert process.poll() is None, (tmp_path / "log").read_text()
         return json.loads(_asked(sock_path))  # type: ignore[no-any-return]
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
         Path(sock_path).unlink(missing_ok=True)
 
 
