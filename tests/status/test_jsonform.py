@@ -130,7 +130,7 @@ def php_fpm_status(tmp_path: Path, sock_path: str) -> dict[str, Any]:
         return json.loads(_asked(sock_path))  # type: ignore[no-any-return]
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)
         Path(sock_path).unlink(missing_ok=True)
 
 

@@ -343,7 +343,7 @@ def test_chromium_runs_nothing_and_needs_no_scrolling_sideways() -> None:
                 [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                  "--disable-extensions", "--disable-background-networking", "--hide-scrollbars", f"--user-data-dir={profile}",
                  "--virtual-time-budget=20000", "--dump-dom", f"{address}/watcher"],
-                capture_output=True, text=True, check=False, timeout=100,
+                capture_output=True, text=True, check=False, timeout=200,
             )  # fmt: skip
     finally:
         shutil.rmtree(profile, ignore_errors=True)
