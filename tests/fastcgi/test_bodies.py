@@ -109,6 +109,24 @@ def test_a_peer_that_is_silent_in_the_middle(come: int) -> None:
         assert connection.dead
 
 
+def test_the_time_is_for_each_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for the whole body: of two pieces each comes in time, and both together take longer."""
+    now, late = time.monotonic(), [fcgi.record(STDIN, 1, b"x" * 100), fcgi.record(STDIN, 1)]
+
+    def wait(sock: socket.socket, event: int, deadline: float) -> bool:
+        nonlocal now
+        now += 40
+        peer.sendall(late.pop(0))
+        return now < deadline
+
+    monkeypatch.setattr("fcgi_procmanager.fastcgi.connection.monotonic", lambda: now)
+    with connected(receive_timeout=60) as (connection, peer):
+        peer.sendall(fcgi.begin() + fcgi.params_records({"A": "1"}))
+        request = opened(connection)
+        monkeypatch.setattr("fcgi_procmanager.fastcgi.connection._wait", wait)
+        assert request.stdin.read() == b"x" * 100
+
+
 def test_a_peer_that_closes_in_the_middle() -> None:
     with connected() as (connection, peer):
         peer.sendall(fcgi.begin() + fcgi.params_records({"A": "1"}) + fcgi.record(STDIN, 1, b"x" * 60_000)[:50_000])

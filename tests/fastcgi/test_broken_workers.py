@@ -11,7 +11,7 @@ from typing import Callable
 import pytest
 
 from harness import fcgi
-from harness.process import Script, patient, process_state, wait_dead, wait_until
+from harness.process import Script, wait_dead, wait_settled, wait_until
 
 Run = Callable[..., Script]
 Start = Callable[..., Script]
@@ -80,7 +80,7 @@ SITE = """
             super().error(request)
 
     kept = []
-    manager = Manager(n_processes=1, die_timeout=20)
+    manager = Manager(n_processes=1, die_timeout=60)
     Server(application, manager=manager, bindAddress=sys.argv[1], threads=int(sys.argv[2])).run()
 """
 
@@ -101,7 +101,7 @@ def start(run_script: Run, sock_path: str, pipe: tuple[int, int]) -> Start:
 
     def start(threads: int) -> Script:
         script = run_script(SITE, args=[sock_path, threads], stdin=pipe[0])
-        script.wait_log("initialized", 2)
+        script.wait_ready()
         return script
 
     return start
@@ -109,7 +109,7 @@ def start(run_script: Run, sock_path: str, pipe: tuple[int, int]) -> Start:
 
 def replaced(script: Script, path: str, pid: int) -> None:
     """The worker has ended, and another one serves."""
-    wait_dead(pid, patient(5))
+    wait_dead(pid)
     assert wait_until(lambda: fcgi.fetch(path)).text != str(pid)
 
 
@@ -142,6 +142,7 @@ def test_a_worker_whose_descriptors_are_closed_is_replaced(
     """Closed descriptors wake nobody: what waits for them would wait for ever."""
     script = start(threads)
     pid = int(fcgi.fetch(sock_path).text)
+    wait_settled(pid)  # each thread has the descriptors that it is to lose
     try:
         fcgi.fetch(sock_path, f"{how}?{first}")
     except OSError:
@@ -156,17 +157,13 @@ def test_a_worker_whose_descriptors_are_closed_obeys_in_the_middle_of_a_request(
     with fcgi.Client(sock_path) as client:
         pid = int(client.request(keep=True).text)
         # One that is not asleep yet fails when it wants to be, and the worker ends before it is told to.
-        wait_until(lambda: all_asleep(pid, 3) and all_asleep(pid, 3))
+        wait_until(lambda: len(os.listdir(f"/proc/{pid}/task")) == 3)
+        wait_settled(pid)
         client.send(fcgi.request_bytes(path="/close-and-stay", keep=True))
         assert script.line() == "waiting"
         os.kill(pid, signal.SIGTERM)
         replaced(script, sock_path, pid)
     assert script.stop() == 0
-
-
-def all_asleep(pid: int, threads: int) -> bool:
-    tasks = os.listdir(f"/proc/{pid}/task")
-    return len(tasks) == threads and all(process_state(int(task)) == "S" for task in tasks)
 
 
 @pytest.mark.parametrize("how", ["", "full", "none"])
@@ -176,7 +173,7 @@ def test_a_thread_that_ends_ends_its_worker_in_order(
     """Another request in progress is finished first, and nobody serves with the threads that are left."""
     script = start(3)
     pid = int(fcgi.fetch(sock_path, f"/spoil?{how}").text)
-    with fcgi.Client(sock_path, timeout=20) as client:
+    with fcgi.Client(sock_path) as client:
         client.send(fcgi.request_bytes(path="/wait"))
         assert script.line() == "waiting"
         assert fcgi.fetch(sock_path, "/defect").ended
@@ -203,5 +200,5 @@ def test_a_worker_that_cannot_start_its_threads_ends(run_script: Run, sock_path:
     )
     script = run_script(broken, args=[sock_path, 3])
     script.wait_log("can't start new thread", 2)
-    script.wait_log("exited with status 1", 2, timeout=10)
+    script.wait_log("exited with status 1", 2)
     assert script.stop() == 0

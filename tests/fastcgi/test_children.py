@@ -65,7 +65,7 @@ SITE = """
         say(listener.socket.getsockname()[1])
         return listener
 
-    manager = ProcManager(n_processes=1, die_timeout=20)
+    manager = ProcManager(n_processes=1, die_timeout=60)
 """
 
 WAYS = {
@@ -235,7 +235,7 @@ def test_in_a_child_the_request_does_nothing(run_script: Run, sock_path: str) ->
             manager.post_dispatch()
     """
     script = run_script(source, args=[sock_path])
-    script.wait_log("initialized", 2)
+    script.wait_ready()
     with fcgi.Client(sock_path) as client:
         whole = fcgi.request_bytes(body=b"x" * 100_000, keep=True)
         for _ in range(3):
@@ -266,7 +266,7 @@ def test_processes_that_a_script_forks_before_its_loop_serve(run_script: Run, so
             request.stdout.write(b"Status: 200 OK\\r\\n\\r\\n%d" % os.getpid())
     """
     script = run_script(source, args=[sock_path])
-    pids = {int(wait_until(lambda: ask(sock_path), 10)) for _ in range(3)}
+    pids = {int(wait_until(lambda: ask(sock_path))) for _ in range(3)}
     assert pids == set(script.workers())
     script.signal(signal.SIGTERM, pids.pop())
     assert script.wait() == 0

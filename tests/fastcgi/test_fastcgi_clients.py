@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
@@ -14,7 +13,7 @@ from typing import Any, Callable
 import pytest
 
 from harness import fcgi
-from harness.process import TESTS, Script, alive, wait_dead, wait_until
+from harness.process import TESTS, Script, alive, free_port, wait_dead, wait_until
 from harness.tools import require
 
 Run = Callable[..., Script]
@@ -31,8 +30,8 @@ SITE = """
         size = int(environ["QUERY_STRING"] or 0)
         return [f"{environ['PATH_INFO']} {len(body)} {hashlib.sha1(body).hexdigest()}".encode(), b"x" * size]
 
-    manager = ProcManager(n_processes=2, die_timeout=10, pidfile=sys.argv[2])
-    WSGIServer(application, manager=manager, bindAddress=sys.argv[1] or None).run()
+    manager = ProcManager(n_processes=2, die_timeout=60, pidfile=sys.argv[2])
+    WSGIServer(application, manager=manager, bindAddress=sys.argv[1] or None, drain_timeout=60).run()
 """
 
 
@@ -44,7 +43,7 @@ def ask(address: str, path: str = "/", body: bytes = b"", query: int = 0) -> byt
         input=body,
         env=variables,
         capture_output=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.stderr == b""
@@ -60,7 +59,7 @@ def expected(path: str = "/", body: bytes = b"", query: int = 0) -> bytes:
 def test_libfcgi(run_script: Run, sock_path: str, tmp_path: Any, size: int) -> None:
     require("cgi-fcgi")
     script = run_script(SITE, args=[sock_path, tmp_path / "pid"])
-    script.wait_log("initialized", 3)
+    script.wait_ready(2)
     body = bytes(range(256)) * (size // 256) + b"o" * (size % 256)
     assert ask(sock_path, "/a", body, size) == expected("/a", body, size)
     assert script.stop() == 0
@@ -68,11 +67,9 @@ def test_libfcgi(run_script: Run, sock_path: str, tmp_path: Any, size: int) -> N
 
 def test_libfcgi_over_tcp(run_script: Run, tmp_path: Any) -> None:
     require("cgi-fcgi")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     script = run_script(SITE, args=[f"127.0.0.1:{port}", tmp_path / "pid"])
-    script.wait_log("initialized", 3)
+    script.wait_ready(2)
     assert ask(f"127.0.0.1:{port}", "/tcp", b"body") == expected("/tcp", b"body")
     assert script.stop() == 0
 
@@ -81,7 +78,7 @@ def test_many_processes_at_once(run_script: Run, sock_path: str, tmp_path: Any) 
     """Clients that share nothing, while the workers are replaced."""
     tool = require("cgi-fcgi")
     script = run_script(SITE, args=[sock_path, tmp_path / "pid"])
-    script.wait_log("initialized", 3)
+    script.wait_ready(2)
     for _ in range(3):
         started = [
             subprocess.Popen(
@@ -95,7 +92,7 @@ def test_many_processes_at_once(run_script: Run, sock_path: str, tmp_path: Any) 
         ]
         script.signal(signal.SIGHUP)
         for number, process in enumerate(started):
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=60)
             assert (out, err) == (expected(f"/{number}", b"", number * 1000), b"")
     assert script.stop() == 0
 
@@ -113,7 +110,7 @@ def test_spawned_on_descriptor_zero(sock_path: str, tmp_path: Any) -> None:
         [spawner, "-s", sock_path, "-P", str(tmp_path / "spawned"), "--", str(wrapper)],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{TESTS}:{os.environ.get('PYTHONPATH', '')}"},
         capture_output=True,
-        timeout=30,
+        timeout=60,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +21,8 @@ from harness import fcgi
 from harness.process import Script, wait_dead
 
 Run = Callable[..., Script]
+
+FIRST_BYTE_TIMEOUT = 0.02  # seconds a worker waits for the first byte of a connection before it may take another one
 
 HEAD = """
     import os, sys, time
@@ -55,7 +58,7 @@ def test_the_longest_held_makes_room_for_the_last(run_script: Run, sock_path: st
 """,
         args=[sock_path],
     )
-    script.wait_log("initialized", 2)
+    script.wait_ready()
     with ExitStack() as stack:
         for _ in range(8):
             stack.enter_context(fcgi.Client(sock_path))
@@ -83,7 +86,7 @@ def test_beyond_the_bound_the_longest_silent_are_closed(run_script: Run, sock_pa
 """,
         args=[sock_path],
     )
-    script.wait_log("initialized", 2)
+    script.wait_ready()
     with ExitStack() as stack:
         silent = [stack.enter_context(fcgi.Client(sock_path)) for _ in range(9)]
         assert fcgi.fetch(sock_path).ended  # taken after them; it may have been held itself, for a moment
@@ -94,7 +97,8 @@ def test_beyond_the_bound_the_longest_silent_are_closed(run_script: Run, sock_pa
 
 def test_a_connection_at_each_listener_and_a_worker_for_each(run_script: Run, sock_path: str, tmp_path: Path) -> None:
     """A worker that is called for both takes one and hands on the call for the other: each request waits for the other
-    to be in progress."""
+    to be in progress. A client that is preempted between its connect and its request may be held by the worker that serves the
+    other, so only those that were in time count."""
     other = f"{sock_path}.2"
     script = run_script(
         SEVERAL
@@ -103,7 +107,7 @@ def test_a_connection_at_each_listener_and_a_worker_for_each(run_script: Run, so
         manager.pre_dispatch()
         mine, others = request.params["PATH_INFO"][1:].split("-")
         open(mine, "w").close()
-        until = time.monotonic() + 30
+        until = time.monotonic() + 20
         while not os.path.exists(others) and time.monotonic() < until:
             time.sleep(0.001)
         met = os.path.exists(others)
@@ -114,12 +118,14 @@ def test_a_connection_at_each_listener_and_a_worker_for_each(run_script: Run, so
         args=[2, sock_path, other],
         cwd=tmp_path,
     )
-    script.wait_log("initialized", 3)
+    script.wait_ready(2)
     for number in range(40):
+        began = time.monotonic()
         with fcgi.Client(sock_path) as one, fcgi.Client(other) as two:
             one.send(fcgi.request_bytes(path=f"/{number}a-{number}b"))
             two.send(fcgi.request_bytes(path=f"/{number}b-{number}a"))
-            assert (one.read_reply().text, two.read_reply().text) == ("met", "met"), number
+            late = time.monotonic() - began > FIRST_BYTE_TIMEOUT
+            assert (one.read_reply().text, two.read_reply().text) == ("met", "met") or late, number
     assert script.stop() == 0
 
 
@@ -135,7 +141,7 @@ def test_a_busy_listener_does_not_starve_another(run_script: Run, sock_path: str
 """,
         args=[1, sock_path, other],
     )
-    script.wait_log("initialized", 2)
+    script.wait_ready()
     over = threading.Event()
 
     def hammer() -> None:
@@ -173,7 +179,7 @@ def test_a_peer_that_always_has_one_more_does_not_keep_a_worker(run_script: Run,
 """,
         args=[sock_path, threads],
     )
-    script.wait_log("initialized", 2)
+    script.wait_ready()
     (worker,) = script.workers()
     with socket.socket(socket.AF_UNIX) as sock:
         sock.connect(sock_path)

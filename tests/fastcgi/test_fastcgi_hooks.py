@@ -11,7 +11,7 @@ from typing import Any, Callable
 import pytest
 
 from harness import fcgi
-from harness.process import Script, wait_asleep, wait_until
+from harness.process import Script, standing_still, wait_until
 
 Run = Callable[..., Script]
 
@@ -19,8 +19,10 @@ Run = Callable[..., Script]
 COMMON = """
     import os, signal, sys, threading
     from fcgi_procmanager import FastCGI, ProcManager, WSGIServer, adopt
+    from fcgi_procmanager.fastcgi import request
     from harness.inside import restarts, say
 
+    request._UNREAD_SECONDS = 60  # the test may be preempted while it sends
     lock = threading.Lock()
 
     class Manager(ProcManager):
@@ -52,7 +54,7 @@ COMMON = """
         start_response("200 OK", [])
         return [path.encode()]
 
-    manager = Manager(n_processes={n}, die_timeout=10)
+    manager = Manager(n_processes={n}, die_timeout=60)
     address = sys.argv[1]
 """
 
@@ -93,7 +95,7 @@ one_at_a_time = pytest.mark.parametrize("way", ["WSGIServer", "adopt single", "l
 
 def serve(run_script: Run, path: str, way: str, n: int = 1, limit: int = 0, **kw: Any) -> Script:
     script = run_script(COMMON.format(n=n, limit=limit) + WAYS[way], args=[path], **kw)
-    script.wait_log("initialized", n + 1)
+    script.wait_ready(n)
     return script
 
 
@@ -164,12 +166,12 @@ def test_overlapping_requests(run_script: Run, sock_path: str, way: str) -> None
     script = serve(run_script, sock_path, way, stdin=read)
     os.close(read)
     (pid,) = script.workers()
-    wait_asleep(pid)
     with ExitStack() as stack:
-        clients = [stack.enter_context(fcgi.Client(sock_path)) for _ in range(2)]
-        for client in clients:
-            client.send(fcgi.request_bytes(path="/wait"))
-        assert sorted(script.lines(4)) == [f"app {pid}"] * 2 + [f"pre {pid} {count} True True" for count in (1, 2)]
+        clients = []
+        for count in (1, 2):  # one thread may hold two that connect before either is in progress
+            clients.append(stack.enter_context(fcgi.Client(sock_path)))
+            clients[-1].send(fcgi.request_bytes(path="/wait"))
+            assert script.lines(2) == [f"pre {pid} {count} True True", f"app {pid}"]
         os.write(write, b"!!")
         for client in clients:
             assert client.read_reply().ended
@@ -212,9 +214,10 @@ def test_requests_in_a_row_all_see_sa_restart(run_script: Run, sock_path: str) -
     script = run_script(ROW, args=[sock_path])
     script.wait_ready()
     paths = ["/", "/handlers", "/"] * 4 + ["/watch"]
-    clients = [fcgi.Client(sock_path) for _ in paths]
-    for client, path in zip(clients, paths):  # they wait in the queue while the first is served
-        client.send(fcgi.request_bytes(path=path))
+    with standing_still(*script.workers()):  # they wait in the queue together, and are served in order
+        clients = [fcgi.Client(sock_path) for _ in paths]
+        for client, path in zip(clients, paths):
+            client.send(fcgi.request_bytes(path=path))
     for client in clients:
         with client:
             assert client.read_reply().ended

@@ -22,7 +22,7 @@ LOOP = """
     from fcgi_procmanager import FastCGI, ProcManager
     from harness.inside import say
 
-    manager = ProcManager(n_processes={n}, die_timeout=10)
+    manager = ProcManager(n_processes={n}, die_timeout=60)
     listener = manager.listen(sys.argv[1])
     manager.manage()
     fcgi = FastCGI(listener, manager=manager, roles=(1, 2, 3))
@@ -38,7 +38,7 @@ def serve(run_script: Run, path: str, body: str, n: int = 1, **kw: Any) -> Scrip
     source = LOOP.format(n=n, body=body.strip().replace("\n", "\n        "))
     script = run_script(source, args=[path], **kw)
     if n:
-        script.wait_log("initialized", n + 1)
+        script.wait_ready(n)
     else:
         wait_until(lambda: listening(path))
     return script
@@ -247,7 +247,7 @@ def test_several_listeners(run_script: Run, sock_path: str) -> None:
     source = """
         import sys
         from fcgi_procmanager import FastCGI, ProcManager
-        manager = ProcManager(n_processes=2, die_timeout=10)
+        manager = ProcManager(n_processes=2, die_timeout=60)
         manager.listen(sys.argv[1])
         manager.listen(sys.argv[1] + "2")
         manager.manage()
@@ -258,7 +258,7 @@ def test_several_listeners(run_script: Run, sock_path: str) -> None:
             manager.post_dispatch()
     """
     script = run_script(source, args=[sock_path])
-    script.wait_log("initialized", 3)
+    script.wait_ready(2)
     for _ in range(5):
         for path in (sock_path, sock_path + "2"):
             assert fcgi.fetch(path).body == b"here"
@@ -271,7 +271,7 @@ def test_manager_accept(run_script: Run, sock_path: str) -> None:
         import os, sys
         from fcgi_procmanager import ProcManager
         from harness.inside import say
-        manager = ProcManager(n_processes=2, die_timeout=10)
+        manager = ProcManager(n_processes=2, die_timeout=60)
         listener = manager.listen(sys.argv[1])
         manager.manage()
         while (accepted := manager.accept(listener)) is not None:
@@ -283,7 +283,7 @@ def test_manager_accept(run_script: Run, sock_path: str) -> None:
         say("left")
     """
     script = run_script(source, args=[sock_path])
-    script.wait_log("initialized", 3)
+    script.wait_ready(2)
     pids = {str(pid).encode() for pid in script.workers()}
     for _ in range(50):
         with socket.socket(socket.AF_UNIX) as sock:

@@ -23,7 +23,7 @@ SCRIPT = """
         start_response("200 OK", [("Content-Type", "application/octet-stream")])
         return environ["wsgi.file_wrapper"](source, 8192)
 
-    manager = ProcManager(n_processes=1, die_timeout=10)
+    manager = ProcManager(n_processes=1, die_timeout=60)
     WSGIServer(app, manager=manager, bindAddress=sys.argv[1], send_timeout=float(sys.argv[2])).run()
 """
 
@@ -37,7 +37,7 @@ def make(tmp_path, size):
 @pytest.fixture
 def server(run_script, sock_path):
     script = run_script(SCRIPT, args=[sock_path, "30"])
-    script.wait_log("initialized", count=2)
+    script.wait_ready()
     yield sock_path
     assert script.stop() == 0
 
@@ -87,8 +87,9 @@ def test_a_reader_that_goes_away_leaves_the_worker_unharmed(server, tmp_path):
 def test_a_reader_that_does_not_read_is_left_in_time(run_script, sock_path, tmp_path):
     path = make(tmp_path, 5_000_000)
     script = run_script(SCRIPT, args=[sock_path, "0.3"])
-    script.wait_log("initialized", count=2)
+    script.wait_ready()
     with Client(sock_path) as lazy:
         lazy.send(request_bytes({"QUERY_STRING": str(path)}))
-        assert fetch(sock_path, QUERY_STRING="memory", timeout=20).body == b"m" * 200_000
+        small = make(tmp_path, 1000)  # there is room for it, however late it is read
+        assert fetch(sock_path, QUERY_STRING=str(small)).body == small.read_bytes()
     assert script.stop() == 0

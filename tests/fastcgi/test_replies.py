@@ -18,8 +18,11 @@ Run = Callable[..., Script]
 SOURCE = """
 import json, os, sys, time
 from fcgi_procmanager import ProcManager, WSGIServer, adopt
+from fcgi_procmanager.fastcgi import request
 from flup.server.fcgi_single import WSGIServer as Single
 from harness.inside import say
+
+request._UNREAD_SECONDS = 60  # the test may be preempted while it sends
 
 def application(environ, start_response):
     path, stream = environ["PATH_INFO"], environ["wsgi.input"]
@@ -77,7 +80,7 @@ def start(run_script: Run, sock_path: str) -> Iterator[Callable[..., Script]]:
         if way == "threads":
             settings["threads"] = 2
         script = run_script(SOURCE, args=[sock_path, way, repr(settings)])
-        script.wait_log("server .*initialized")
+        script.wait_ready()
         scripts.append(script)
         return script
 
@@ -232,7 +235,7 @@ def test_one_that_is_too_long_is_refused(start: Callable[..., Script], sock_path
 def test_one_that_cannot_be_stored_is_refused(run_script: Run, sock_path: str) -> None:
     source = "import tempfile\ntempfile.tempdir = '/no/such/place'\n" + SOURCE
     script = run_script(source, args=[sock_path, "server", "{}"])
-    script.wait_log("server .*initialized")
+    script.wait_ready()
     with Client(sock_path) as client:
         client.send(without_length(3_000_000, "/called"))
         assert client.read_reply().status == 500

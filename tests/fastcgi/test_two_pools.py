@@ -26,7 +26,7 @@ listener.setblocking(False)
 REPLY = b"Content-Type: text/plain\\r\\n\\r\\nok"
 
 def loop(manager):
-    fcgi = FastCGI(listener, manager=manager)
+    fcgi = FastCGI(listener, manager=manager, drain_timeout=60)
     while (request := fcgi.accept()) is not None:
         manager.pre_dispatch()
         request.stdout.write(REPLY)
@@ -43,7 +43,7 @@ def threads(manager):
     def app(environ, start_response):
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [b"ok"]
-    WSGIServer(app, manager=manager, listener=listener, threads=2).serve()
+    WSGIServer(app, manager=manager, listener=listener, threads=2, drain_timeout=60).serve()
 
 def start():
     told, tell = os.pipe()
@@ -85,7 +85,7 @@ for _ in range(rounds):
     spin(chance.random() * 0.00015)
     steps[1]()
     client.sendall(fcgi.request_bytes())
-    client.settimeout(20)
+    client.settimeout(60)
     try:
         lost += not client.recv(1000)
     except OSError:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness import fcgi
-from harness.process import Script, open_fds, wait_asleep, wait_until
+from harness.process import Script, open_fds, wait_settled, wait_until
 
 K64 = 1 << 16
 SIZES = [0, 1, K64 - 1, K64, K64 + 1, 20 << 20]
@@ -24,7 +24,10 @@ APPLICATION = """
     import hashlib, json, os, sys
     from wsgiref.validate import validator
     from fcgi_procmanager import ProcManager, WSGIServer
+    from fcgi_procmanager.fastcgi import held, request
     from harness.inside import say
+
+    request._UNREAD_SECONDS = held.LINGER = 60       # the test may be preempted while it sends
 
     PLAIN = [("Content-Type", "text/plain")]
     PAGES = {}
@@ -362,9 +365,9 @@ APPLICATION = """
             super().__init__(*args, **kw)
 
     if __name__ == "__main__":
-        manager = ProcManager(n_processes=int(sys.argv[2]), start_delay=0, die_timeout=10)
+        manager = ProcManager(n_processes=int(sys.argv[2]), start_delay=0, die_timeout=60)
         options = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
-        Application(application, manager=manager, bindAddress=sys.argv[1], **options).run()
+        Application(application, manager=manager, bindAddress=sys.argv[1], drain_timeout=60, **options).run()
 """
 
 
@@ -393,7 +396,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
     path = f"/tmp/pm-{os.getpid()}-{folder.parent.name[-8:]}.sock"
     with Script(APPLICATION, folder, args=[path, 2]) as script:
-        script.wait_log("initialized", 3)
+        script.wait_ready(2)
         yield Site(script, path)
         assert script.stop() == 0
     assert not os.path.exists(path)
@@ -405,7 +408,7 @@ def lone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("lone")
     path = f"/tmp/pm-{os.getpid()}-{folder.parent.name[-8:]}1.sock"
     with Script(APPLICATION, folder, args=[path, 1]) as script:
-        script.wait_log("initialized", 2)
+        script.wait_ready()
         yield Site(script, path)
         assert script.stop() == 0
 
@@ -893,7 +896,7 @@ def test_no_descriptor_is_leaked(lone: Site) -> None:
             assert client.at_eof()
 
     play()
-    wait_asleep(pid)
+    wait_settled(pid)
     before = set(open_fds(pid))
     for _ in range(20):
         play()

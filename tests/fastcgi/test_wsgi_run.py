@@ -18,14 +18,17 @@ import pytest
 from fcgi_procmanager import ProcManager, WSGIServer
 from fcgi_procmanager.errors import ConfigError
 from harness import fcgi
-from harness.process import Script, wait_until
+from harness.process import Script, free_port, wait_until
 
 Run = Callable[..., Script]
 
 POOL = """
     import json, sys
     from fcgi_procmanager import ProcManager, WSGIServer
+    from fcgi_procmanager.fastcgi import request
     from harness.inside import say
+
+    request._UNREAD_SECONDS = 60  # the test may be preempted while it sends
 
     def application(environ, start_response):
         if environ.get("PATH_INFO") == "/raise":
@@ -36,7 +39,7 @@ POOL = """
 
     {subclass}
 
-    manager = ProcManager(n_processes={n}, die_timeout=10)
+    manager = ProcManager(n_processes={n}, die_timeout=60)
     {server}(application, manager=manager, bindAddress={address!r}, {options}).run()
 """
 
@@ -45,7 +48,7 @@ def pool(run_script: Run, address: Any, options: str = "", subclass: str = "pass
     server = "Server" if subclass != "pass" else "WSGIServer"
     indented = subclass.replace("\n", "\n    ")
     script = run_script(POOL.format(subclass=indented, n=n, server=server, address=address, options=options), **kw)
-    script.wait_log("initialized", n + 1)
+    script.wait_ready(n)
     return script
 
 
@@ -118,9 +121,7 @@ def test_environ_is_added_to_each_request(run_script: Run, sock_path: str) -> No
 
 
 def test_tcp(run_script: Run) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = probe.getsockname()
+    address = ("127.0.0.1", free_port())
     script = pool(run_script, address)
     assert fetch(address).status == 200
     body = b"x" * 300_000
@@ -233,9 +234,7 @@ class Server(WSGIServer):
     ("allowed", "served"), [("127.0.0.1", True), (" 10.0.0.1 , 127.0.0.1", True), ("10.0.0.1", False)]
 )
 def test_web_server_addresses(run_script: Run, allowed: str, served: bool) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = probe.getsockname()
+    address = ("127.0.0.1", free_port())
     script = pool(run_script, address, env={"FCGI_WEB_SERVER_ADDRS": allowed})
     with fcgi.Client(address) as client:
         try:
@@ -356,7 +355,7 @@ def test_cgi(tmp_path: Path, options: str, extra: dict[str, str]) -> None:
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
     }
     done = subprocess.run(
-        [sys.executable, str(script)], input=b"the body", env=environ, capture_output=True, timeout=30, check=False
+        [sys.executable, str(script)], input=b"the body", env=environ, capture_output=True, timeout=100, check=False
     )
     assert (done.returncode, done.stderr) == (0, b"")
     head, _, body = done.stdout.partition(b"\r\n\r\n")
@@ -370,7 +369,7 @@ def test_descriptor_zero(run_script: Run, sock_path: str) -> None:
         listener.bind(sock_path)
         listener.listen()
         script = run_script(CGI.format(options=""), stdin=listener, env={"GATEWAY_INTERFACE": "CGI/1.1"})
-    script.wait_log("initialized", 3)
+    script.wait_ready(2)
     assert fetch(sock_path, "/x?query", body=b"the body").body == b"query the body"
     assert script.stop() == 0
     assert os.path.exists(sock_path)  # its owner removes it

@@ -23,9 +23,9 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from signal import SIGKILL, SIGTERM
+from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from typing import IO, Any, Callable, TypeVar, Union
 
 T = TypeVar("T")
@@ -327,6 +327,32 @@ def wait_asleep(pid: int, timeout: float = 60) -> None:
     wait_until(lambda: process_state(pid) == "S", timeout, f"{pid} to be asleep")
 
 
+def wait_settled(*pids: int, timeout: float = 60) -> None:
+    """Wait until no thread of the processes has been awake for a moment: it waits for an event then, not for the interpreter
+    or for a page. One that is preempted is not asleep."""
+
+    def rested() -> bool:
+        before = [_sleepers(pid) for pid in pids]
+        time.sleep(0.1)
+        return all(before) and before == [_sleepers(pid) for pid in pids]
+
+    wait_until(rested, timeout, f"{pids} to be at rest")
+
+
+@contextlib.contextmanager
+def standing_still(*pids: int) -> Iterator[None]:
+    """The processes stand still meanwhile: what is connected, sent and signalled is there as a whole when they go on, however
+    slowly it was done."""
+    for pid in pids:
+        os.kill(pid, SIGSTOP)
+    try:
+        wait_until(lambda: all(state == "T" for pid in pids for state in _states(pid)), 60, f"{pids} to stand still")
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, SIGCONT)
+
+
 def session(pid: int) -> int | None:
     """The session that the process is in; None when it is gone."""
     try:
@@ -397,6 +423,20 @@ def listening(address: str | tuple[str, int]) -> bool:
     with socket.socket(family) as sock:
         sock.settimeout(5)
         return sock.connect_ex(address) == 0
+
+
+def _states(pid: int) -> list[str | None]:
+    """The state of each thread."""
+    return [process_state(int(task)) for task in _listdir(f"/proc/{pid}/task")]
+
+
+def _sleepers(pid: int) -> dict[int, int]:
+    """How often each thread has gone to sleep; nothing while one of them is awake."""
+    try:
+        counts = {int(task): context_switches(int(task)) for task in _listdir(f"/proc/{pid}/task")}
+    except ProcessLookupError:  # a thread has ended meanwhile
+        return {}
+    return counts if all(state == "S" for state in _states(pid)) else {}
 
 
 def _descriptor(stdin: int | IO[Any] | socket.socket | None) -> int:

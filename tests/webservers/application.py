@@ -13,9 +13,12 @@ import tempfile
 from urllib.parse import parse_qs
 
 from fcgi_procmanager import FastCGI, ProcManager, WSGIServer, adopt
+from fcgi_procmanager.fastcgi import request as requests
 
 LENGTH = 1000  # what a reply of a wrong length says of itself
 PIECE = b"0123456789" * 50
+
+requests._UNREAD_SECONDS = 60  # a web server may be preempted while it sends what nobody reads
 
 
 def application(environ, start_response):
@@ -225,6 +228,6 @@ def loop(fcgi, manager):
 
 if __name__ == "__main__":
     workers, socket, owner, way = sys.argv[1:]
-    manager = ProcManager(int(workers), die_timeout=20)
+    manager = ProcManager(int(workers), die_timeout=100)
     manager.listen(socket, owner=owner or None)
     serve(way, manager)

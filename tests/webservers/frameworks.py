@@ -160,6 +160,6 @@ def serve(application, way, manager):
 
 if __name__ == "__main__":
     workers, socket, owner, way, name = sys.argv[1:]
-    manager = ProcManager(int(workers), die_timeout=20)
+    manager = ProcManager(int(workers), die_timeout=100)
     manager.listen(socket, owner=owner or None)
     serve({"flask": flask, "django": django, "bottle": bottle, "web.py": webpy, "hgweb": hgweb}[name](), way, manager)
