@@ -360,9 +360,12 @@ def machine() -> str:
 
 
 def _build() -> str:
-    """How the interpreter was built, which makes up to a third of a difference."""
+    """How the interpreter was built, which makes up to a third of a difference. Distributions optimize theirs, and Debian's does not
+    say so."""
     if platform.python_implementation() != "CPython":
         return ""
+    if sys.base_prefix == "/usr":
+        return " of the distribution"
     optimized = "--enable-optimizations" in str(sysconfig.get_config_var("CONFIG_ARGS"))
     return " built with optimizations" if optimized else " built without optimizations"
 
