@@ -127,6 +127,16 @@ def test_the_time_is_for_each_piece(monkeypatch: pytest.MonkeyPatch) -> None:
         assert request.stdin.read() == b"x" * 100
 
 
+def test_an_abort_is_told_before_what_has_come() -> None:
+    """Nobody waits for a reply any more, so the rest of the body is of no use."""
+    with connected() as (connection, peer):
+        stream = fcgi.begin() + fcgi.params_records({"A": "1"}) + fcgi.record(STDIN, 1, b"x" * 100) + fcgi.abort()
+        peer.sendall(stream)
+        request = opened(connection)
+        with pytest.raises(PeerGone, match="withdrawn"):
+            request.stdin.read1(TARGET)  # type: ignore[attr-defined]
+
+
 def test_a_peer_that_closes_in_the_middle() -> None:
     with connected() as (connection, peer):
         peer.sendall(fcgi.begin() + fcgi.params_records({"A": "1"}) + fcgi.record(STDIN, 1, b"x" * 60_000)[:50_000])

@@ -426,18 +426,6 @@ swap(PyObject *module, PyObject *restart)
     Py_RETURN_NONE;
 }
 
-#if PY_VERSION_HEX >= 0x030D0000 /* before, nobody outside the interpreter can call it */
-/* set_wakeup(descriptor) -> the one before: signal.set_wakeup_fd without two system calls that look at what is known */
-static PyObject *
-set_wakeup(PyObject *module, PyObject *descriptor)
-{
-    long number = PyLong_AsLong(descriptor);
-    if (number == -1 && PyErr_Occurred())
-        return NULL;
-    return PyLong_FromLong(PySignal_SetWakeupFd((int)number));
-}
-#endif
-
 /* -- the module --------------------------------------------------------------------------------------------------- */
 
 static PyStructSequence_Field OPENING_FIELDS[] = {
@@ -500,9 +488,6 @@ static PyMethodDef FUNCTIONS[] = {
     {"reply", (PyCFunction)(void (*)(void))reply, METH_FASTCALL, "see request.py"},
     {"head", (PyCFunction)(void (*)(void))head, METH_FASTCALL, "see response.py"},
     {"swap", swap, METH_O, "see system/signals.py"},
-#if PY_VERSION_HEX >= 0x030D0000
-    {"set_wakeup", set_wakeup, METH_O, "see system/signals.py"},
-#endif
     {NULL, NULL, 0, NULL},
 };
 

@@ -145,7 +145,7 @@ class Connection:
         parser = self.parser
         assert parser is not None  # or all of it would have been at hand
         chunks = parser.stream(kind)
-        while not chunks:
+        while not chunks or parser.aborted:
             due = 0 if parser.aborted else parser.content_due(kind)
             if due and len(target) >= _DIRECT:
                 return self._receive_body_into(parser, target, due)

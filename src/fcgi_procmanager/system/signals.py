@@ -87,12 +87,6 @@ def swap(restart: bool) -> None:
     _siginterrupt(_HUP, not restart)
 
 
-@accelerated
-def set_wakeup(descriptor: int) -> int:
-    """Main thread: have C's handler write there, and return where it wrote before. In C without a look what the descriptor is."""
-    return signal.set_wakeup_fd(descriptor, warn_on_full_buffer=False)
-
-
 class Signals:
     """The dispositions of one role, the names noted, and the pipe that wakes. One is open in a process at a time,
     or they are nested: closing one restores what it found."""
@@ -191,9 +185,12 @@ class Signals:
         """Have the wakeup descriptor for the length of a wait. Returns whose it was, for `give_back`.
 
         An event loop of the application takes it while it runs, and leaves it at -1 when it is closed."""
-        if not self.open or not _in_main_thread():  # a thread gets no signals
+        if not self.open:
             return -1
-        return set_wakeup(self._write)
+        try:
+            return signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        except ValueError:  # in a thread, which gets no signals
+            return -1
 
     def give_back(self, owner: int) -> None:
         """To an event loop that is still there; -1, or our own, is nobody else."""

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Worker:
     """channel: to the manager; None where there is none. slot: its place on the scoreboard.
 
-    in_flight: with threads, other requests in progress. in_a_row: nobody looks at signals between two requests. received: how often each signal came.
+    in_flight: with threads, other requests in progress. in_a_row: nobody can look at SA_RESTART between two requests.
+    received: how often each signal came.
     """
 
     def __init__(self, signals: Signals, channel: Channel | None = None, slot: Slot | None = None) -> None:
