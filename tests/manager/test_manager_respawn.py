@@ -81,6 +81,24 @@ idle(manager)
     assert "exited with status 1" not in script.log()
 
 
+def test_an_error_of_the_system_in_a_hook_of_a_worker_is_no_refused_fork(run_script: Run) -> None:
+    """It ends that worker, as any other exception there; it does not go on as one that has begun well."""
+    script = run_script(
+        HEAD
+        + """
+class Manager(ProcManager):
+    def server_init(self):
+        open("/no/such/file")
+Manager(1).manage()
+say("serves")
+"""
+    )
+    assert script.wait() == 1
+    assert script.output() == ""
+    assert "FileNotFoundError" in script.log()
+    assert "fork:" not in script.log()
+
+
 def test_a_script_without_a_loop_does_not_fork_without_end(run_script: Run) -> None:
     """Its workers end with status 0 as soon as they are ready, and have served nothing."""
     script = run_script(HEAD + "manager = ProcManager(2)\nmanager.manage()\nsay(time.monotonic())\n")

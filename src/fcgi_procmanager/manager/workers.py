@@ -186,6 +186,8 @@ class Workers(Part):
         try:
             pid = launch.fork(self._record, self._manager._become_worker)
         except OSError as error:
+            if not self._half.is_kept:
+                raise  # of the application, in the child
             self._fork_refused(error)
             return False
         if pid == 0:
