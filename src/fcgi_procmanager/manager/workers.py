@@ -19,6 +19,7 @@ from ..children.rollout import Snapshot, Step, plain, rolling, snapshot
 from ..events.loop import Part
 from ..ipc.channel import READY, REFUSED, SERVED
 from ..system.proctitle import set_title
+from .standby import KIND as STANDBY
 
 if TYPE_CHECKING:
     from ..ipc.scoreboard import Slot
@@ -103,6 +104,13 @@ class Workers(Part):
         staying = self.children.staying.values()
         return sum(child.generation == self.generation and child.ready_at < FOREVER for child in staying)
 
+    @property
+    def settled(self) -> bool:
+        """Whoever is wanted is ready, so there is time to start a standby."""
+        if self._reloading or self._resting or self._half.life.state is not ManagerState.RUNNING:
+            return False
+        return self.missing <= 0 and self.children.ready >= self.wanted
+
     def reload(self) -> None:
         """Replace everybody who is there."""
         self.forget_failure()
@@ -177,14 +185,27 @@ class Workers(Part):
         self.respawn.start_delay = self._manager.start_delay
         for _ in range(self.respawn.allowed(missing, monotonic())):
             # Forking a large pool takes seconds: a stop must not wait for the end of its beginning.
-            if self._half.inbox.called or not self._fork(missing):
+            if self._half.inbox.called or not (self._promote(missing) or self._fork(missing)):
                 return
             missing -= 1
+
+    def _promote(self, missing: int) -> bool:
+        """Whether a standby has taken the place."""
+        child = self._half.standby.promote()
+        if child is None:
+            return False
+        now = monotonic()
+        self.children.enlist(child, now)
+        self._began(child.pid)
+        self.respawn.forked(missing, now)
+        self._became_ready()
+        self._manager.notify(f"{STANDBY} (pid {child.pid}) serves from now on")
+        return True
 
     def _fork(self, missing: int) -> bool:
         """False in the child, and when the system refused: the next forks would be refused as well, and that is one failure."""
         try:
-            pid = launch.fork(self._record, self._manager._become_worker)
+            pid = self.fork(self._record)
         except OSError as error:
             if not self._half.is_kept:
                 raise  # of the application, in the child
@@ -194,6 +215,11 @@ class Workers(Part):
             return False
         self._forked(pid, missing)
         return True
+
+    def fork(self, record: launch.Record) -> int:
+        """A child that becomes a worker. Returns the pid, which `record` was called with, and 0 in the child. Raises OSError when the
+        system refuses."""
+        return launch.fork(record, self._manager._become_worker)
 
     def _forked(self, pid: int, missing: int) -> None:
         self.respawn.forked(missing, monotonic())
@@ -205,6 +231,13 @@ class Workers(Part):
 
     def _record(self, pid: int) -> None:
         self.children.add(pid, monotonic(), self.generation)
+        self._began(pid)
+
+    def _began(self, pid: int) -> None:
+        """It is a worker from now on."""
+
+    def standby_ended(self, pid: int) -> None:
+        """One that has never become a worker is gone."""
 
     # -- those that are not ready in time -----------------------------------------------------------------------------
 
@@ -248,13 +281,16 @@ class Workers(Part):
             return
         elif kind == READY:
             self.children.became_ready(pid, monotonic())
-            self._half.life.on(ManagerEvent.READY)
-            self.respawn.became_ready()
+            self._became_ready()
         elif kind == SERVED:
             child.served = True
             if child.ready_at < FOREVER:
                 self._ever_served = True
                 self.respawn.served()
+
+    def _became_ready(self) -> None:
+        self._half.life.on(ManagerEvent.READY)
+        self.respawn.became_ready()
 
     def _refused(self, text: str, child: Child | None) -> None:
         """A worker says that it cannot serve. Fatal only while nobody has been ready or, of what it finds out when it was
@@ -312,6 +348,7 @@ class Workers(Part):
         old = [other for other in self.children.staying.values() if other.generation < self.generation]
         for other in old:
             other.generation = self.generation
+        self._half.standby.stay(self.generation)
         self._reloading = self._are_adopted = False
         self._refusals.clear()
         self._tell_failed(reason, len(old))
