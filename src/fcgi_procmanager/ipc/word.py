@@ -30,11 +30,13 @@ class Word:
         self._ours.close()
 
     def say(self) -> bool:
-        """Manager: False when nobody is there to hear it. True does not mean that it is heard: who dies before is reaped."""
+        """Manager, once: False when nobody is there to hear it. True does not mean that it is heard: who dies before is reaped."""
         try:
             return self._ours.send(_SERVE, _FLAGS) == len(_SERVE)
         except OSError:
             return False
+        finally:
+            self._ours.close()
 
     def fileno(self) -> int:
         """Standby: readable when there is something to hear."""

@@ -136,7 +136,7 @@ class Standby(Part):
                 continue
             word = self._words.pop(child.pid, None)
             # Who is dead already is reaped as a standby, and the place goes to the next one, or to a new worker.
-            if word is not None and _say(word):
+            if word is not None and word.say():
                 self.children.remove(child.pid)
                 self._respawn.served()
                 return child
@@ -182,9 +182,3 @@ class Standby(Part):
     def close(self) -> None:
         while self._words:
             self._words.popitem()[1].close()
-
-
-def _say(word: Word) -> bool:
-    said = word.say()
-    word.close()
-    return said
