@@ -75,13 +75,6 @@ class Children:
             self.became_ready(pid, ready_at)
         return child
 
-    def enlist(self, child: Child, now: float) -> None:
-        """One that was of another kind, and is ready. Its time begins now: what it did before says nothing of these."""
-        child.kind = self.kind
-        child.spawned_at = child.ready_at = now
-        self.staying[child.pid] = child
-        self.ready += 1
-
     def became_ready(self, pid: int, now: float) -> bool:
         """A child announced itself. False when nobody of that pid is here any more."""
         child = self.get(pid)

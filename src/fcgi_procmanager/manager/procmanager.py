@@ -514,14 +514,12 @@ class ProcManager:
         if suffix:
             self.change_process_name()
         self._signals.rearm()
-        stood_by = self._worker.stands_by
-        if stood_by:
+        if self._worker.stands_by:
             self._stand_by()
         self.notify("initialized")
         if self.slot is not None:
             self.slot.ready()
-        if not stood_by:
-            self._worker.report(READY)
+        self._worker.report(READY)
         self._leave_if_told()
 
     def _stand_by(self) -> None:

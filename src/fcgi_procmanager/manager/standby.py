@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .procmanager import ProcManager
 
 KIND = "standby"  # in the words of the log
+# Seconds from the moment in which one has taken a place to the fork of the next: the fork would take the processor from it.
+_PAUSE = 0.02
 
 
 class Standby(Part):
@@ -44,6 +46,7 @@ class Standby(Part):
         self._word: Word | None = None  # of the one that is forked next
         self._respawn = Respawn()
         self._refusal = ""  # said once
+        self._not_before = -FOREVER  # the next fork (monotonic seconds)
 
     # -- the loop -----------------------------------------------------------------------------------------------------
 
@@ -60,7 +63,9 @@ class Standby(Part):
 
     @property
     def next_at(self) -> float:  # type: ignore[override]
-        return self._respawn.next_at(self._missing, monotonic()) if self.is_short else FOREVER
+        if not self.is_short:
+            return FOREVER
+        return max(self._not_before, self._respawn.next_at(self._missing, monotonic()))
 
     def turn(self, now: float) -> bool:
         return now >= self.next_at
@@ -71,7 +76,10 @@ class Standby(Part):
         if unwanted := self._unwanted:
             # They have accepted nothing, and one may hang for ever.
             self._half.reaper.retire(unwanted, self._manager.die_timeout)
-        for _ in range(self._respawn.allowed(self._missing, monotonic())):
+        now = monotonic()
+        if now < self._not_before:
+            return
+        for _ in range(self._respawn.allowed(self._missing, now)):
             if self._half.inbox.called or not self._fork():
                 return
 
@@ -139,6 +147,7 @@ class Standby(Part):
             if word is not None and word.say():
                 self.children.remove(child.pid)
                 self._respawn.served()
+                self._not_before = monotonic() + _PAUSE
                 return child
         return None
 

@@ -50,6 +50,7 @@ class Workers(Part):
         self._resting = False  # nobody can serve: none is started until a reload is asked for
         self._attempts = 0  # reloads, those that failed before they began as well
         self._late: set[int] = set()  # killed because they were not ready in time
+        self._promoted: set[int] = set()  # of those who have stood by, who has not said that it serves
         self._are_adopted = False  # those of the older generation: this manager has executed itself
         self._refusals: dict[int, str] = {}  # by pid: why a new one cannot serve, in a reload
         self._ever_served = False
@@ -191,15 +192,15 @@ class Workers(Part):
 
     def _promote(self, missing: int) -> bool:
         """Whether a standby has taken the place."""
-        child = self._half.standby.promote()
-        if child is None:
+        standby = self._half.standby.promote()
+        if standby is None:
             return False
-        now = monotonic()
-        self.children.enlist(child, now)
-        self._began(child.pid)
-        self.respawn.forked(missing, now)
-        self._became_ready()
-        self._manager.notify(f"{STANDBY} (pid {child.pid}) serves from now on")
+        # Its time begins now: what it did before says nothing of how workers fare.
+        self._record(standby.pid)
+        self.children.staying[standby.pid].served = standby.served
+        self._promoted.add(standby.pid)
+        self.respawn.forked(missing, monotonic())
+        self._manager.notify(f"{STANDBY} (pid {standby.pid}) serves from now on")
         return True
 
     def _fork(self, missing: int) -> bool:
@@ -281,16 +282,14 @@ class Workers(Part):
             return
         elif kind == READY:
             self.children.became_ready(pid, monotonic())
-            self._became_ready()
+            self._promoted.discard(pid)
+            self._half.life.on(ManagerEvent.READY)
+            self.respawn.became_ready()
         elif kind == SERVED:
             child.served = True
             if child.ready_at < FOREVER:
                 self._ever_served = True
                 self.respawn.served()
-
-    def _became_ready(self) -> None:
-        self._half.life.on(ManagerEvent.READY)
-        self.respawn.became_ready()
 
     def _refused(self, text: str, child: Child | None) -> None:
         """A worker says that it cannot serve. Fatal only while nobody has been ready or, of what it finds out when it was
@@ -318,7 +317,9 @@ class Workers(Part):
     def ended(self, child: Child, exit: Exit) -> None:
         """How soon it is replaced; see respawn.py."""
         now = monotonic()
-        started = child.ready_at < FOREVER
+        # Who was booted has started, even if it dies before it has heard the word.
+        started = child.ready_at < FOREVER or child.pid in self._promoted
+        self._promoted.discard(child.pid)
         if child.pid in self._late:
             self._late.discard(child.pid)
             self._could_not_start(child, now)
