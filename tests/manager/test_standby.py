@@ -13,7 +13,7 @@ from typing import Any, Callable
 
 import pytest
 
-from fcgi_procmanager import ConfigError, ProcManager
+from fcgi_procmanager import ConfigError
 from fcgi_procmanager.manager.programmanager import ProgramManager
 from harness.process import (
     Script,
@@ -260,12 +260,6 @@ if manager.manage():
 
 
 # -- parameters ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("value", [-1, "1", 1.0, None, True])
-def test_a_wrong_number_is_named(value: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^standby must "):
-        ProcManager(2, standby=value)
 
 
 def test_programs_have_none() -> None:

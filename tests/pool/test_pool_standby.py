@@ -12,7 +12,7 @@ import pytest
 
 from harness.fcgi import Client, request_bytes
 from harness.pools import Pool, facts, status
-from harness.process import Script, cmdline, process_state, wait_asleep, wait_dead, wait_until
+from harness.process import Script, cmdline, open_fds, process_state, wait_asleep, wait_dead, wait_until
 
 Run = Callable[..., Script]
 
@@ -106,6 +106,23 @@ def test_with_collected_output(pool: Pool) -> None:
     script = pool.start("1, standby=1, log_format='plain'", 1, more, "Manager")
     standby = parked(script)
     script.wait_log(rf"booted {standby}$", timeout=LONG)
+    assert script.stop() == 0
+
+
+def test_a_log_that_is_opened_anew_is_so_for_it_too(pool: Pool, tmp_path: Path) -> None:
+    """What it writes once it serves is in the new file."""
+    log = tmp_path / "requests"
+    script = pool.start(f"1, standby=1, access_log={str(log)!r}, access_format='%p'", 1)
+    standby = parked(script)
+    log.rename(tmp_path / "moved")
+    script.signal(signal.SIGUSR1)
+    wait_until(log.exists, LONG)
+    wait_until(lambda: open_fds(standby) and str(tmp_path / "moved") not in open_fds(standby).values(), LONG)
+    with contextlib.suppress(OSError):
+        pool.ask("/kill/KILL")
+    assert pool.pid_of() == standby
+    wait_until(lambda: log.read_text() == f"{standby}\n", LONG)
+    assert (tmp_path / "moved").read_text() == ""
     assert script.stop() == 0
 
 
