@@ -359,9 +359,11 @@ from fcgi_procmanager import *
 from harness.inside import idle, say
 
 def at_exit():
-    while not os.path.exists("go"):
+    while os.getpid() not in serving and not os.path.exists("go"):
         time.sleep(0.005)
     say("at exit", os.getpid())
+
+serving = []
 
 class Manager(ProcManager):
     def server_init(self):
@@ -369,6 +371,7 @@ class Manager(ProcManager):
 
 manager = Manager(1, standby=1, process_name="worker")
 if manager.manage():
+    serving.append(os.getpid())
     say(os.getpid())
     idle(manager)
 """,
@@ -378,8 +381,11 @@ if manager.manage():
     (standby,) = wait_until(lambda: [pid for pid in script.workers() if "standby" in cmdline(pid)], LONG)
     script.signal(signal.SIGTERM)
     script.wait_log(rf"sending TERM to PIDs, {server} {standby}$", timeout=LONG)
+    assert script.line(LONG) == f"at exit {server}"
+    script.wait_log(rf"server \(pid {server}\) exited with status 0$", timeout=LONG)
+    wait_asleep(script.pid, LONG)
     (tmp_path / "go").touch()
-    assert {script.line(LONG), script.line(LONG)} == {f"at exit {server}", f"at exit {standby}"}
+    assert script.line(LONG) == f"at exit {standby}"
     assert script.wait(LONG) == 0
 
 
@@ -474,6 +480,23 @@ def test_one_that_ends_in_the_moment_in_which_it_is_told_to_serve(pool: Pool, so
     assert script.stop() == 0
     assert "servers in a row failed" not in script.log()
     script.tree_gone()
+
+
+def test_one_that_dies_before_it_has_heard_the_word(pool: Pool) -> None:
+    """It cannot run when it is told to serve. It was booted, so its death is not the failure of a start: nobody waits."""
+    script = pool.start(1)
+    for number in range(1, 6):
+        standby = pool.known()
+        (server,) = {*script.workers()} - {standby}
+        script.signal(signal.SIGSTOP, standby)
+        wait_until(lambda pid=standby: process_state(pid) == "T", LONG)
+        pool.kill(server)
+        script.wait_log(r"standby \(pid \d+\) serves from now on$", number, LONG)
+        pool.kill(standby)
+        script.wait_log(rf"server \(pid {standby}\) exited with status 137 \(SIGKILL\)$", timeout=LONG)
+        pool.next()
+    assert script.stop() == 0
+    assert "in a row failed" not in script.log()
 
 
 @pytest.mark.parametrize("mode", ["plain", "rolling"])

@@ -197,7 +197,6 @@ class Workers(Part):
             return False
         # Its time begins now: what it did before says nothing of how workers fare.
         self._record(standby.pid)
-        self.children.staying[standby.pid].served = standby.served
         self._promoted.add(standby.pid)
         self.respawn.forked(missing, monotonic())
         self._manager.notify(f"{STANDBY} (pid {standby.pid}) serves from now on")
