@@ -24,14 +24,16 @@ MIB = 1024
 class Pool:
     """A manager with its workers, from whose output it is known when each is ready."""
 
-    def __init__(self, stage: Stage, kind: str, workers: int) -> None:
+    def __init__(self, stage: Stage, kind: str, workers: int, standby: int = 0) -> None:
         script = APPLICATIONS / ("pool.py" if kind == OURS else "pool.pl")
         interpreter = sys.executable if kind == OURS else common.find("perl")
         self.kind, self.workers, self._stage = kind, workers, stage
         self.ready: dict[int, float] = {}  # of living workers, when they said so, oldest first
         place = stage.place(f"{kind}-{workers}-{len(os.listdir(stage.directory))}")
         began = time.monotonic()
-        self.program: Program = stage.start(place.name, [interpreter, script, place / "sock", workers], talks=True)
+        self.program: Program = stage.start(
+            place.name, [interpreter, script, place / "sock", workers, *([standby] if standby else [])], talks=True
+        )
         for _ in range(workers):
             self.next_ready()
         self.start_time = time.monotonic() - began
@@ -117,8 +119,10 @@ class Lifecycle:
         self.pools: dict[str, dict[str, dict[str, Any]]] = {}
 
     def leave_and_replace(self) -> None:
-        """One worker of four is told to leave, or killed; the kinds take turns."""
+        """One worker of four is told to leave, or killed; the kinds take turns, and so does a pool of ours with a standby."""
         pools = {kind: Pool(self.stage, kind, 4) for kind in self.kinds}
+        with_standby = Pool(self.stage, OURS, 4, standby=1)
+        self.times["replace_standby"] = {OURS: []}
         measure = {
             "leave": (Pool.told_to_leave, 200),
             "leave_cpu": (Pool.cpu_of_leaving, 50),
@@ -129,9 +133,12 @@ class Lifecycle:
             for _ in range(count // 10 if self.quick else count):
                 for kind, pool in pools.items():
                     self.times[what][kind].append(method(pool) * 1000)
+                if what == "replace":
+                    self.times["replace_standby"][OURS].append(method(with_standby) * 1000)
             for kind in self.kinds:
                 progress(f"{what}: {kind}: {figure(self.times[what][kind]).text()} ms")
-        for pool in pools.values():
+        progress(f"replace, with a standby: {figure(self.times['replace_standby'][OURS]).text()} ms")
+        for pool in (*pools.values(), with_standby):
             pool.stop()
 
     def do_nothing(self) -> None:
@@ -221,11 +228,12 @@ def _times_table(measured: Lifecycle) -> str:
         "leave": "TERM to an idle worker until its end, ms",
         "leave_cpu": "CPU that it uses to end, ms",
         "replace": "SIGKILL until the next is ready, ms",
+        "replace_standby": "the same with a standby, ms",
     }
     for what, words in named.items():
         times = measured.times[what]
         ratio = ratios(times[OURS], times[PERL]).text() if PERL in times else "-"
-        rows.append((words, *(figure(times[kind]).text() for kind in measured.kinds), ratio))
+        rows.append((words, *(figure(times[kind]).text() if kind in times else "-" for kind in measured.kinds), ratio))
     for who in ("manager", "workers"):
         cells = (f"{measured.idle[kind][who]}" for kind in measured.kinds)
         rows.append((f"wake-ups of the idle {who} in {measured.idle[OURS]['seconds']} s", *cells, "-"))
@@ -252,6 +260,8 @@ def _aims(measured: Lifecycle) -> list[Aim]:
     times = measured.times["replace"]
     replace = figure(times[OURS])
     aims.append(Aim("a killed worker replaced, ms", replace.text(), "under 3", replace.median < 3))
+    standby = figure(measured.times["replace_standby"][OURS])
+    aims.append(Aim("the same with a standby, ms", standby.text(), "under 1.5", standby.median < 1.5))
     if PERL in times:
         ratio = ratios(times[OURS], times[PERL])
         aims.append(Aim("the same, ours / Perl", ratio.text(), "at most 2", ratio.median <= 2))

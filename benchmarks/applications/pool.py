@@ -1,4 +1,4 @@
-"""pool.py SOCKET WORKERS: a pool whose workers say on standard output when they are ready to serve."""
+"""pool.py SOCKET WORKERS [STANDBY]: a pool whose workers say on standard output when they are ready to serve."""
 
 import os
 import sys
@@ -15,4 +15,5 @@ class Manager(ProcManager):
         return worker
 
 
-WSGIServer(app, manager=Manager(n_processes=int(sys.argv[2])), bindAddress=sys.argv[1]).run()
+workers, standby = (int(count) for count in (*sys.argv[2:], "0")[:2])
+WSGIServer(app, manager=Manager(n_processes=workers, standby=standby), bindAddress=sys.argv[1]).run()

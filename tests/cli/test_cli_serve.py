@@ -172,6 +172,27 @@ def test_the_names_of_the_processes(serve: Command) -> None:
     assert script.stop() == 0
 
 
+@pytest.mark.parametrize("how", ["option", "variable", "file"])
+def test_a_standby_takes_the_place_of_a_worker(command: Command, app: Path, sock_path: str, how: str) -> None:
+    (app / "pool.toml").write_text(
+        f'[pool.web]\napplication = "version"\nlisten = "{sock_path}"\nprocesses = 1\nstandby = 1\n'
+    )
+    if how == "file":
+        script = command("serve", "--config", "pool.toml")
+    else:
+        more = ("--standby", "1") if how == "option" else ()
+        env = {"FCGI_PROCMANAGER_STANDBY": "1"} if how == "variable" else {}
+        script = command("serve", "version", "-n", "1", "--listen", sock_path, *more, env=env)
+    (standby,) = wait_until(lambda: [pid for pid in script.workers() if cmdline(pid).endswith("(standby)")], 60)
+    (server,) = {*script.workers()} - {standby}
+    assert int(fcgi.fetch(sock_path).text.split()[-1]) == server
+    script.wait_log(rf"server \(pid {standby}\): standing by$")
+    script.signal(signal.SIGKILL, server)
+    assert fcgi.fetch(sock_path, timeout=60).status == 200
+    script.wait_log(rf"server \(pid {server}\) exited")
+    assert script.stop() == 0
+
+
 def test_several_addresses_are_served(command: Command, sock_path: str) -> None:
     port = free_port()
     script = command("serve", "version", "--listen", sock_path, "--listen", f"127.0.0.1:{port}")

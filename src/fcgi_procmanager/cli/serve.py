@@ -71,6 +71,12 @@ def add(commands: argparse._SubParsersAction[Parser]) -> Configured:
     add("--preload", action="store_true", help="load the application once, before the workers are forked")
     add("--manager", metavar="MODULE:CLASS", help="a subclass of ProcManager, for its hooks")
     add("--process-name", metavar="TITLE", help="title of a worker in ps")
+    add(
+        "--standby",
+        type=whole,
+        metavar="N",
+        help="workers that wait, booted, to take the place of one that ends (default: 0)",
+    )
     add_pool_options(parser, "workers")
     add("--touch", metavar="FILE", help="do what USR2 does whenever this file changes")
     add("--watch", action="store_true", help="for development: reload when a Python file here, or below, changes")
@@ -81,7 +87,9 @@ def add(commands: argparse._SubParsersAction[Parser]) -> Configured:
 
 def run(options: Options) -> int:
     place = _place(options)
-    settings = pool_settings(options, n_processes=options.processes, process_name=options.process_name)
+    settings = pool_settings(
+        options, n_processes=options.processes, process_name=options.process_name, standby=options.standby
+    )
     if options.watch:
         _check_watch(options)
         settings.setdefault("reload_timeout", RELOAD_TIMEOUT)

@@ -36,6 +36,7 @@ from .handover import Handover
 from .parts import PoolPart
 from .renewal import Renewal
 from .reports import Reports
+from .standby import Standby
 
 if TYPE_CHECKING:
     from .procmanager import ProcManager
@@ -56,12 +57,13 @@ class ManagerHalf:
         self.channel = Channel(left.channel if left is not None else ())
         self.inbox = Inbox(self._signals, self._child_ended)
         self.workers = manager._make_workers(self)
+        self.standby = Standby(manager, self)
         self.reports = Reports(self.channel, self._heard)
         self.renewal = Renewal(manager, self)
         self.readiness = Readiness(Condition(manager, self))
         self.drain = Drain(manager, self)
         self.attending = tuple(parts)  # those that somebody has added
-        ours = (self.inbox, self.reports, self.workers, self.renewal, self.readiness, self.drain)
+        ours = (self.inbox, self.reports, self.workers, self.standby, self.renewal, self.readiness, self.drain)
         self.loop = Loop(self._signals, (*ours, *self.attending))
         self.reaper = Reaper(
             self.registry, manager.notify, self._ended, self._hear_children, whole_trees=self.workers.are_programs
@@ -223,7 +225,8 @@ class ManagerHalf:
     def _sleep(self, until: float) -> bool:
         """Wait for a part or a time. True when a child was reaped meanwhile."""
         if self._manager.no_signals:
-            if len(self.registry) and until == FOREVER and self.workers.missing <= 0:
+            # Nobody is missing, and no report is waited for: only then it may wait for a child alone.
+            if len(self.registry) and until == FOREVER and self.workers.missing <= 0 and not self.standby.is_short:
                 try:
                     pid, raw = os.wait()
                 except ChildProcessError:
@@ -264,6 +267,8 @@ class ManagerHalf:
         if self.renewal.due:
             self.renewal.execute()
         self.workers.fill()
+        if self.is_kept:
+            self.standby.keep()
 
     def reload(self) -> None:
         """Replace every worker that is there, unless the pool is about to end."""
@@ -284,7 +289,7 @@ class ManagerHalf:
             part.reopen()
         if not any(part.reopens_in_worker for part in self.attending):
             return
-        for child in tuple(self.workers.children.everybody):
+        for child in self._pool:
             # One of an older image, which had no such log, would end.
             if not idle.is_known() or idle.catches(child.pid, signals.number("USR1")):
                 self.reaper.send(child, "USR1")
@@ -327,6 +332,7 @@ class ManagerHalf:
         self._manager._more = left.more
         self._manager.n_processes = max(1, self._manager.n_processes + left.more)
         self.workers.adopt(left)
+        self.standby.adopt()
         self.life.on(ManagerEvent.READY)
 
     def _replace_adopted(self) -> None:
@@ -345,6 +351,8 @@ class ManagerHalf:
     def _heard(self, kind: bytes, pid: int, text: str) -> None:
         if self.registry.of(self.renewal.kind).get(pid) is not None:
             self.renewal.heard(kind, text)
+        elif self.standby.children.get(pid) is not None:
+            self.standby.heard(kind, pid, text)
         else:
             self.workers.heard(kind, pid, text)
 
@@ -388,12 +396,17 @@ class ManagerHalf:
         """Nobody insisted: it was `die_timeout` that killed."""
         return self.life.state is ManagerState.STOPPING
 
+    @property
+    def _pool(self) -> list[Child]:
+        """The workers, and who stands by."""
+        return [*self.workers.children.everybody, *self.standby.children.everybody]
+
     def _go_on_stopping(self) -> None:
         workers = self.workers.children
         if not self._asked and not (len(workers) and any(part.holds_stop for part in self.parts)):
             self._asked = True
-            self.workers.retire(workers.everybody, self._stop.time_left(self._manager.die_timeout, monotonic()))
-        self.over = self._asked and not len(workers)
+            self.workers.retire(self._pool, self._stop.time_left(self._manager.die_timeout, monotonic()))
+        self.over = self._asked and not self._pool
 
     def _insist(self, name: str) -> None:
         """A signal while stopping."""
@@ -411,8 +424,9 @@ class ManagerHalf:
             part.close()
         self._asked = True
         # Not TERM first: who is quick would leave in order, and nobody would have been killed.
-        for worker in tuple(self.workers.children.staying.values()):
-            self.reaper.kill(worker)
+        for child in self._pool:
+            if child.ladder is None:
+                self.reaper.kill(child)
         self.reaper.force()
 
 

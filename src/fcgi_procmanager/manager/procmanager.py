@@ -38,6 +38,7 @@ from . import handover, hooks
 from .canary import prove
 from .half import ManagerHalf
 from .parts import PoolPart
+from .standby import KIND as STANDBY
 from .workers import Workers
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class ProcManager:
     reload_slice: how many workers a rolling reload replaces at a time; 0 for a quarter of them.
     reload_timeout: the same as die_timeout at a reload, or when there are too many; 0 for no limit: nobody waits for those who leave.
     start_delay: seconds between two forks; fractions count.
+    standby: workers that are forked and booted ahead, and wait before their first request until the place of one is to be filled. They
+        are not counted in n_processes.
     no_signals: install no handler and wait with plain `os.wait`.
     process_name, manager_process_name: titles of a worker and of the manager.
 
@@ -76,6 +79,7 @@ class ProcManager:
     reload_slice = checks.Parameter[int](checks.count)
     reload_timeout = checks.Parameter[float](checks.seconds)
     start_delay = checks.Parameter[float](checks.seconds)
+    standby = checks.Parameter[int](checks.count, changed="_size_changed")
     no_signals = checks.Parameter[bool](checks.flag)
     process_name = checks.Parameter[str](checks.text)
     manager_process_name = checks.Parameter[str](checks.text)
@@ -93,6 +97,7 @@ class ProcManager:
         reload_slice: int = 0,
         reload_timeout: float = 0,
         start_delay: float = 0,
+        standby: int = 0,
         no_signals: bool = False,
         process_name: str = "python-fcgi",
         manager_process_name: str = "python-fcgi-pm",
@@ -107,6 +112,7 @@ class ProcManager:
         self.reload_slice = reload_slice
         self.reload_timeout = reload_timeout
         self.start_delay = start_delay
+        self.standby = standby
         self.no_signals = no_signals
         self.process_name = process_name
         self.manager_process_name = manager_process_name
@@ -137,7 +143,8 @@ class ProcManager:
             if left is not None:
                 left.abandon()
             return False
-        _check_size(self.n_processes)
+        _check_size("n_processes", self.n_processes)
+        _check_size("standby", self.standby)
         self.role = Role.MANAGER
         self.manager_pid = os.getpid()
         self._half = half = ManagerHalf(self, self._parts, left)
@@ -194,7 +201,8 @@ class ProcManager:
 
     @property
     def server_pids(self) -> list[int]:
-        """Manager: the pids of the workers that are not reaped yet."""
+        """Manager: the pids of the workers that are not reaped yet. A standby is none: who sends each of them a signal does not mean one
+        that serves nobody."""
         return self._half.registry.workers.pids if self._half is not None else []
 
     def received_signal(self, name: str | None = None) -> Any:
@@ -472,7 +480,7 @@ class ProcManager:
         self._abandon_pid_files()
         forget_children_of_manager()
         self.role = Role.SERVER
-        self._worker = Worker(self._signals, half.drop(), half.workers.slot)
+        self._worker = Worker(self._signals, half.drop(), half.workers.slot, half.standby.forked())
         if not self.no_signals:
             self._signals.renew()
             self._signals.restore("QUIT", "TTIN", "TTOU", "USR2", "CHLD")
@@ -506,11 +514,22 @@ class ProcManager:
         if suffix:
             self.change_process_name()
         self._signals.rearm()
+        if self._worker.stands_by:
+            self._stand_by()
         self.notify("initialized")
         if self.slot is not None:
             self.slot.ready()
         self._worker.report(READY)
         self._leave_if_told()
+
+    def _stand_by(self) -> None:
+        """Until it is told to serve. It leaves as an idle worker does: without a word."""
+        set_title(f"{self.process_name} ({STANDBY})")
+        self.notify("standing by")
+        self._worker.report(READY)
+        if not self._worker.wait_for_word():
+            self.leave()
+        self.change_process_name()
 
     def _leave_if_told(self) -> None:
         if self.leaving:
@@ -596,12 +615,14 @@ class ProcManager:
 _at_fork = AtFork(ProcManager._forked_by_application, last=True)
 
 
-def _check_size(n_processes: int) -> None:
-    if n_processes < 0:
-        raise ConfigError(f"n_processes must not be negative: {n_processes}")
+def _check_size(name: str, count: int) -> None:
+    if count < 0:
+        raise ConfigError(f"{name} must not be negative: {count}")
+    if not count:
+        return
     most = capacity.limit()
-    if most is not None and n_processes > most.processes:
+    if most is not None and count > most.processes:
         raise ConfigError(
-            f"n_processes is {n_processes}, and this machine can hold {most.processes} workers at most ({most.reason}): "
+            f"{name} is {count}, and this machine can hold {most.processes} workers at most ({most.reason}): "
             "give a smaller number"
         )

@@ -19,6 +19,7 @@ from ..children.rollout import Snapshot, Step, plain, rolling, snapshot
 from ..events.loop import Part
 from ..ipc.channel import READY, REFUSED, SERVED
 from ..system.proctitle import set_title
+from .standby import KIND as STANDBY
 
 if TYPE_CHECKING:
     from ..ipc.scoreboard import Slot
@@ -49,6 +50,7 @@ class Workers(Part):
         self._resting = False  # nobody can serve: none is started until a reload is asked for
         self._attempts = 0  # reloads, those that failed before they began as well
         self._late: set[int] = set()  # killed because they were not ready in time
+        self._promoted: set[int] = set()  # of those who have stood by, who has not said that it serves
         self._are_adopted = False  # those of the older generation: this manager has executed itself
         self._refusals: dict[int, str] = {}  # by pid: why a new one cannot serve, in a reload
         self._ever_served = False
@@ -102,6 +104,13 @@ class Workers(Part):
         """Those who are ready, of the newest generation."""
         staying = self.children.staying.values()
         return sum(child.generation == self.generation and child.ready_at < FOREVER for child in staying)
+
+    @property
+    def settled(self) -> bool:
+        """Whoever is wanted is ready, so there is time to start a standby."""
+        if self._reloading or self._resting or self._half.life.state is not ManagerState.RUNNING:
+            return False
+        return self.missing <= 0 and self.children.ready >= self.wanted
 
     def reload(self) -> None:
         """Replace everybody who is there."""
@@ -177,14 +186,26 @@ class Workers(Part):
         self.respawn.start_delay = self._manager.start_delay
         for _ in range(self.respawn.allowed(missing, monotonic())):
             # Forking a large pool takes seconds: a stop must not wait for the end of its beginning.
-            if self._half.inbox.called or not self._fork(missing):
+            if self._half.inbox.called or not (self._promote(missing) or self._fork(missing)):
                 return
             missing -= 1
+
+    def _promote(self, missing: int) -> bool:
+        """Whether a standby has taken the place."""
+        standby = self._half.standby.promote()
+        if standby is None:
+            return False
+        # Its time begins now: what it did before says nothing of how workers fare.
+        self._record(standby.pid)
+        self._promoted.add(standby.pid)
+        self.respawn.forked(missing, monotonic())
+        self._manager.notify(f"{STANDBY} (pid {standby.pid}) serves from now on")
+        return True
 
     def _fork(self, missing: int) -> bool:
         """False in the child, and when the system refused: the next forks would be refused as well, and that is one failure."""
         try:
-            pid = launch.fork(self._record, self._manager._become_worker)
+            pid = self.fork(self._record)
         except OSError as error:
             if not self._half.is_kept:
                 raise  # of the application, in the child
@@ -194,6 +215,11 @@ class Workers(Part):
             return False
         self._forked(pid, missing)
         return True
+
+    def fork(self, record: launch.Record) -> int:
+        """A child that becomes a worker. Returns the pid, which `record` was called with, and 0 in the child. Raises OSError when the
+        system refuses."""
+        return launch.fork(record, self._manager._become_worker)
 
     def _forked(self, pid: int, missing: int) -> None:
         self.respawn.forked(missing, monotonic())
@@ -205,6 +231,13 @@ class Workers(Part):
 
     def _record(self, pid: int) -> None:
         self.children.add(pid, monotonic(), self.generation)
+        self._began(pid)
+
+    def _began(self, pid: int) -> None:
+        """It is a worker from now on."""
+
+    def standby_ended(self, pid: int) -> None:
+        """One that has never become a worker is gone."""
 
     # -- those that are not ready in time -----------------------------------------------------------------------------
 
@@ -248,6 +281,7 @@ class Workers(Part):
             return
         elif kind == READY:
             self.children.became_ready(pid, monotonic())
+            self._promoted.discard(pid)
             self._half.life.on(ManagerEvent.READY)
             self.respawn.became_ready()
         elif kind == SERVED:
@@ -282,7 +316,9 @@ class Workers(Part):
     def ended(self, child: Child, exit: Exit) -> None:
         """How soon it is replaced; see respawn.py."""
         now = monotonic()
-        started = child.ready_at < FOREVER
+        # Who was booted has started, even if it dies before it has heard the word.
+        started = child.ready_at < FOREVER or child.pid in self._promoted
+        self._promoted.discard(child.pid)
         if child.pid in self._late:
             self._late.discard(child.pid)
             self._could_not_start(child, now)
@@ -312,6 +348,7 @@ class Workers(Part):
         old = [other for other in self.children.staying.values() if other.generation < self.generation]
         for other in old:
             other.generation = self.generation
+        self._half.standby.stay(self.generation)
         self._reloading = self._are_adopted = False
         self._refusals.clear()
         self._tell_failed(reason, len(old))

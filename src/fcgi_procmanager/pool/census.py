@@ -100,6 +100,7 @@ class Census(PoolPart):
             reload_failure=workers.reload_failure,
             limits=manager.limits(),
             deadly=tuple(Deadly(*one) for one in workers.deaths.worst),
+            standby=half.standby.children.ready,
             workers=tuple(found),
             history=self.history,
         )

@@ -6,11 +6,13 @@ Runs in the manager. What a worker did last is read here when it has ended.
 from __future__ import annotations
 
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..basics.clock import FOREVER, monotonic
 from ..basics.exits import Exit
 from ..basics.printable import printable
+from ..children.launch import Record
 from ..children.registry import WORKER, Child
 from ..children.sizing import PER_REQUEST, Load
 from ..ipc.channel import BUSY, WORN
@@ -81,17 +83,14 @@ class PoolWorkers(Workers):
 
     # -- slots --------------------------------------------------------------------------------------------------------
 
-    def _fork(self, missing: int) -> bool:
+    def fork(self, record: Record) -> int:
+        """A standby has its slot from the beginning, in which it is one that starts until it is told to serve."""
         collector = self._pool.collector
-        try:
-            if collector is not None:
-                collector.give_output()
-        except OSError as error:
-            self._fork_refused(error)
-            return False
+        if collector is not None:
+            collector.give_output()
         self.slot = self.board.give(self.generation)
         try:
-            return super()._fork(missing)
+            return super().fork(partial(self._furnish, record))
         finally:
             if collector is not None:
                 collector.output_given(WORKER, 0)
@@ -100,15 +99,30 @@ class PoolWorkers(Workers):
             if slot is not None and slot.number not in self._slots.values() and self._half.is_kept:
                 self.board.take_back(slot.number)
 
-    def _record(self, pid: int) -> None:
-        super()._record(pid)
-        self.started += 1
+    def _furnish(self, record: Record, pid: int) -> None:
+        record(pid)
         if self._pool.collector is not None:
             self._pool.collector.output_given(WORKER, pid)
         if self.slot is not None:
             self._slots[pid] = self.slot.number
+
+    def _promote(self, missing: int) -> bool:
+        promoted = super()._promote(missing)
+        if promoted:
+            self._pool.sizer.called()
+        return promoted
+
+    def _began(self, pid: int) -> None:
+        self.started += 1
         if self._pool.max_age:
             self._ages[pid] = monotonic() + lifetime(self._pool.max_age)
+
+    def standby_ended(self, pid: int) -> None:
+        self._take_back_slot(pid)
+
+    def _take_back_slot(self, pid: int) -> Entry | None:
+        number = self._slots.pop(pid, None)
+        return self.board.take_back(number) if number is not None else None
 
     def entry(self, pid: int) -> Entry | None:
         """What this worker does now."""
@@ -163,8 +177,7 @@ class PoolWorkers(Workers):
         self._worn.pop(child.pid, None)
         self._reasons.pop(child.pid, None)
         self._ages.pop(child.pid, None)
-        number = self._slots.pop(child.pid, None)
-        entry = self.board.take_back(number) if number is not None else None
+        entry = self._take_back_slot(child.pid)
         if entry is not None:
             self.requests += entry.requests
             if entry.at_work and not exit.clean:
@@ -226,7 +239,8 @@ class PoolWorkers(Workers):
         self.deaths.count, self.retired = mine.get("deaths", 0), mine.get("retired", {})
         self._pool.sizer.saturated, self._pool.sizer.max_active = mine.get("saturated", 0), mine.get("max_active", 0)
         by_pid = {entry.pid: entry.number for entry in self.board.entries()}
-        self._slots = {pid: by_pid[pid] for pid in self.children.pids if pid in by_pid}
+        present = [*self.children.pids, *self._half.standby.children.pids]
+        self._slots = {pid: by_pid[pid] for pid in present if pid in by_pid}
         for number in by_pid.values():
             if number not in self._slots.values():
                 self.board.take_back(number)  # of one whose end was heard of before it could be taken back

@@ -44,6 +44,7 @@ def _census(pool: PoolStatus) -> str:
     }
     ceiling = "" if pool.ceiling is None else f" of {wording.number(pool.ceiling)}"
     there = ", ".join(f"{wording.number(count)} {state}" for state, count in states.items() if count) or "none"
+    there += f", {wording.number(pool.standby)} standing by" if pool.standby else ""
     full = f"; full {_times(pool.max_children_reached)}" if pool.max_children_reached else ""
     return f"{there}; at most {wording.number(pool.max_active)}{ceiling} in a request at once{full}"
 

@@ -99,7 +99,7 @@ class PoolStatus:
     say; not queue_is_exact: at least so many. max_active: most at work at once. max_children_reached: how often more workers were
     wanted than `n_processes`. deaths: workers killed in a request. failing_starts: so many in a row have failed, and none has served
     since. respawns: workers that were replaced. retired: workers that were asked to leave, by reason. reload_failure: why the last
-    reload failed. limits: all that is configured.
+    reload failed. limits: all that is configured. standby: how many are booted and wait for a place; they are not among the workers.
     """
 
     name: str = ""
@@ -128,6 +128,7 @@ class PoolStatus:
     reload_failure: str = ""
     limits: Mapping[str, Limit] = field(default_factory=dict)
     deadly: tuple[Deadly, ...] = ()
+    standby: int = 0
     workers: tuple[WorkerStatus, ...] = ()
     history: tuple[Sample, ...] = ()
 

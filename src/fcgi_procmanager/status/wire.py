@@ -148,7 +148,7 @@ POOL: Mapping[str, Check] = {
     **dict.fromkeys(
         ("pid", "accepted", "max_queue", "max_active", "max_children_reached", "slow", "timeouts", "deaths"), _whole
     ),
-    **dict.fromkeys(("failed_starts", "failing_starts", "respawns", "reloads"), _whole),
+    **dict.fromkeys(("failed_starts", "failing_starts", "respawns", "reloads", "standby"), _whole),
     **dict.fromkeys(("queue", "queue_limit"), _or_none(_whole)),
     "queue_is_exact": _flag,
     "listeners": _each(_text),

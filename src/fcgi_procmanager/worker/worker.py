@@ -13,24 +13,30 @@ from typing import TYPE_CHECKING, Any, Callable
 
 from ..ipc.channel import SERVED, Channel
 from ..system.signals import Signals
+from . import parking
 from .gate import Gate
 from .leaving import Leaving
 
 if TYPE_CHECKING:
     from ..ipc.scoreboard import Slot
+    from ..ipc.word import Word
     from ..sockets.listener import Listener
 
 
 class Worker:
-    """channel: to the manager; None where there is none. slot: its place on the scoreboard.
+    """channel: to the manager; None where there is none. slot: its place on the scoreboard. word: what it waits for before it serves, if
+    it is a standby.
 
     in_flight: with threads, other requests in progress. in_a_row: nobody can look at SA_RESTART between two requests.
     received: how often each signal came.
     """
 
-    def __init__(self, signals: Signals, channel: Channel | None = None, slot: Slot | None = None) -> None:
+    def __init__(
+        self, signals: Signals, channel: Channel | None = None, slot: Slot | None = None, word: Word | None = None
+    ) -> None:
         self.channel = channel
         self.slot = slot
+        self._word = word
         self.managed = channel is not None
         self.received: dict[str, int] = {}
         self.leaving = Leaving(self.received)
@@ -58,6 +64,17 @@ class Worker:
         if leaving.told and not self.managed:
             self._signals.take()  # whoever looks, acts on it: it is not delivered again
         return leaving.told or leaving.orphaned
+
+    @property
+    def stands_by(self) -> bool:
+        return self._word is not None
+
+    def wait_for_word(self) -> bool:
+        """Whether it was told to serve; else it is to leave."""
+        word, self._word = self._word, None
+        assert word is not None
+        assert self.channel is not None
+        return parking.wait_for(word, self._signals, self.channel.lifeline, self.leaving)
 
     def accept(self, sock: socket.socket) -> tuple[socket.socket, Any] | None:
         called = False
