@@ -16,7 +16,8 @@ from typing import Callable, NamedTuple
 from harness import fcgi
 from harness.process import LOG_LINE, Overdue, Script, children, cmdline, process_state, wait_until
 
-LEAVES = 5  # seconds; what has not ended by itself by then does not
+STAYS = 5  # seconds; what has not ended by itself by then does not
+LEAVES = 60  # seconds for what ends by itself
 
 
 class Difference(NamedTuple):
@@ -65,6 +66,7 @@ class Play:
     """One side of a case while it runs: the script, its socket, and what has been noted."""
 
     def __init__(self, command: list[str], arguments: tuple[str, ...], folder: Path, address: str) -> None:
+        self.is_ours = command[-1].endswith(".py")
         self.folder = folder
         self.address = address
         self.facts: list[str] = []
@@ -124,8 +126,10 @@ class Play:
             return client.request(path).text
 
     def signal(self, number: int, pid: int | None = None) -> None:
+        """Returns when it has been acted on, and whoever was told to leave by that has been told: a line of the log may be there earlier."""
         self.settle()
         self.script.signal(number, pid)
+        self.settle()
 
     def end(self, number: int = SIGTERM) -> None:
         """Stop the manager and wait for it."""
@@ -142,7 +146,7 @@ class Play:
 
     def _send(self, command: str) -> Held:
         client = socket.socket(socket.AF_UNIX)
-        client.settimeout(20)
+        client.settimeout(60)
         try:
             client.connect(self.address)
             client.sendall(f"{command}\n".encode())
@@ -150,6 +154,10 @@ class Play:
         except BaseException:
             client.close()
             raise
+
+    def patience(self, ours_leave: bool = True) -> float:
+        """How long to wait for what ends, or starts, by itself on one side only."""
+        return LEAVES if self.is_ours is ours_leave else STAYS
 
     # Noting
 
@@ -170,7 +178,7 @@ class Play:
     def note_workers(self, expected: int) -> None:
         """How many workers there are, when the expected number has not come in time."""
         with suppress(Overdue):
-            self.script.wait_workers(expected, LEAVES)
+            self.script.wait_workers(expected, self.patience())
             # Its manager knows of those that have ended: what it does next differs until then.
             wait_until(lambda: self.workers == children(self.script.pid, zombies=True), LEAVES)
         self.note("workers", len(self.workers))
@@ -178,7 +186,7 @@ class Play:
     def note_orphans(self) -> None:
         """Whether the workers leave by themselves, now that their manager is gone; if not, a request ends them."""
         try:
-            self.script.tree_gone(LEAVES)
+            self.script.tree_gone(self.patience())
             self.note("workers without a manager leave")
         except Overdue:
             self.note("workers without a manager stay")
@@ -210,6 +218,12 @@ class Play:
         text = re.sub(r"\bat /\S+ line \d+", "at FILE line N", text)
         text = re.sub(r"(?<=requests: )\d+(?= KB)", "*", text)
         return re.sub(r"(?<=PIDs, )[\d ]+", lambda found: " ".join("*" * len(found[0].split())), text)
+
+
+def started(pid: int) -> float:
+    """When a process was started, in seconds, to a hundredth, from the kernel."""
+    fields = re.sub(r".*\) ", "", Path(f"/proc/{pid}/stat").read_text()).split()
+    return int(fields[19]) / 100
 
 
 Stage = Callable[..., Play]

@@ -227,7 +227,7 @@ def test_no_request_is_lost_at_the_limit(run_script: Run, sock_path: str) -> Non
         """,
         args=[sock_path],
     )
-    script.wait_log("server .* initialized", 2)
+    script.wait_ready(2)
     served = []
     for _ in range(10):
         with fcgi.Client(sock_path) as client:

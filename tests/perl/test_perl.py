@@ -20,7 +20,7 @@ from fcgi_procmanager import ConfigError, PidFileError, engine, perl
 from fcgi_procmanager.perl import Constrained, MaxRequests, MaxSize, ProcManager
 from harness import fcgi
 from harness.process import Script, wait_dead, wait_until
-from perl.sides import Play, Stage, staged
+from perl.sides import Play, Stage, staged, started
 
 Run = Callable[..., Script]
 
@@ -428,7 +428,7 @@ def test_the_other_overrides_are_reached_too(run_script: Run) -> None:
         """
     )
     assert script.lines(3) == ["pm_write_pid_file", "title perl-fcgi-pm", "title perl-fcgi"]
-    script.wait_log("initialized", 2)
+    script.wait_ready()  # it waits for the signal: one that comes before would find it at the door
     assert script.stop() == 0
     assert sorted(script.output().splitlines()) == [
         "pm_die safe exit from signal TERM",
@@ -666,23 +666,16 @@ def test_workers_draw_different_random_numbers(stage: Stage) -> None:
 def test_start_delay_may_be_a_fraction(run_script: Run) -> None:
     script = run_script(
         """
-        import sys
-        import time
+        import signal
         from fcgi_procmanager.perl import ProcManager
-        from harness.inside import say
 
-        class Manager(ProcManager):
-            def handling_init(self):
-                say(time.monotonic())
-
-        Manager(n_processes=3, start_delay=0.2).pm_manage()
-        sys.stdin.read()
+        ProcManager(n_processes=5, start_delay=0.2).pm_manage()
+        signal.pause()
         """
     )
-    first, second, third = map(float, script.lines(3))
-    assert second - first > 0.15
-    assert third - second > 0.15
-    assert third - first < 0.9  # whole seconds would be two
+    times = sorted(map(started, script.wait_workers(5)))
+    pauses = [after - before for before, after in zip(times, times[1:])]
+    assert 0.15 < min(pauses) < 0.9, pauses  # whole seconds would be none, or one
 
 
 def test_two_managers_in_one_process(run_script: Run, sock_path: str) -> None:
@@ -702,7 +695,7 @@ def test_two_managers_in_one_process(run_script: Run, sock_path: str) -> None:
         inner.pm_post_dispatch()
         """
     )
-    script.wait_log("server .* initialized", 3)
+    script.wait_ready(3)
     assert script.stop() == 0
     assert len(script.wait_log("dying: safe exit from signal TERM")) == 2
     assert len(script.wait_log("safe exit after SIGTERM")) == 2
@@ -734,7 +727,7 @@ def test_each_synopsis_of_the_port_guide_serves(number: int, run_script: Run, so
         listener.bind(sock_path)
         listener.listen()
         script = run_script(source, stdin=listener)
-    script.wait_log("server .* initialized", 4)
+    script.wait_ready(4)
     with fcgi.Client(sock_path) as client:
         assert client.request().text == "hello"
     assert script.stop() == 0

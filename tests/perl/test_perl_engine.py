@@ -176,7 +176,7 @@ POOL = """
 def test_a_pid_file_as_text_or_object(kind: str, run_script: Run, tmp_path: Path) -> None:
     path = tmp_path / "app.pid"
     script = run_script(POOL, args=[kind, path])
-    script.wait_log("server .* initialized")
+    script.wait_ready()
     assert path.read_text() == ("mine" if kind == "foreign" else f"{script.pid}\n")
     if kind != "foreign":
         assert PidFile(path).is_running()
@@ -190,7 +190,7 @@ def test_a_pid_file_as_text_or_object(kind: str, run_script: Run, tmp_path: Path
 def test_a_pid_file_is_removed_at_the_end(kind: str, run_script: Run, tmp_path: Path) -> None:
     path = tmp_path / "app.pid"
     script = run_script(POOL.replace("signal.pause()", "sys.exit()"), args=[kind, path])
-    script.wait_log("server .* initialized")
+    script.wait_ready()
     assert script.stop() == 0
     assert not path.exists()
 
@@ -198,7 +198,7 @@ def test_a_pid_file_is_removed_at_the_end(kind: str, run_script: Run, tmp_path: 
 def test_an_object_that_cannot_write_is_done_without(run_script: Run, tmp_path: Path) -> None:
     script = run_script(POOL.replace("signal.pause()", "sys.exit()"), args=["broken", tmp_path / "app.pid"])
     script.wait_log("Could not write the PID file because: no ink")
-    script.wait_log("server .* initialized")
+    script.wait_ready()
     assert script.stop() == 0
     assert "Could not remove" not in script.log()
 
@@ -210,7 +210,7 @@ def test_an_object_that_cannot_remove_its_file_is_named_and_the_stop_goes_on(
     kind: str, line: str, run_script: Run, tmp_path: Path
 ) -> None:
     script = run_script(POOL.replace("signal.pause()", "sys.exit()"), args=[kind, tmp_path / "app.pid"])
-    script.wait_log("server .* initialized")
+    script.wait_ready()
     assert script.stop() == 0
     assert [found[0] for found in script.wait_log("Could not remove.*$")] == [line]
 
@@ -226,7 +226,7 @@ def test_a_pid_file_that_is_another_kind_of_file_is_done_without(
     script = run_script(POOL.replace("signal.pause()", "sys.exit()"), args=[kind, path])
     words = "is not a regular file" if present == "directory" else "is a symbolic link"
     script.wait_log(f"Could not write the PID file because: {path} {words}")
-    script.wait_log("server .* initialized")
+    script.wait_ready()
     assert script.stop() == 0
     assert "Could not remove" not in script.log()
     assert path.is_symlink() or path.is_dir()
@@ -360,7 +360,7 @@ def test_one_worker_counts_its_requests_and_term_ends_it(run_script: Run, sock_p
         """,
         args=[sock_path],
     )
-    script.wait_log("server .* initialized")
+    script.wait_ready()
     worker = script.workers()[0]
     replies = []
     for _ in range(5):

@@ -92,6 +92,7 @@ def test_json_names_all_that_is_known(pool: Pool) -> None:
     script = pool.start("1, log_format='json', pool_name='shop'", 1)
     pid = pool.pid_of("/say/a")
     wait_until(lambda: len(said(script, pid=pid)) == 3, 60)
+    pool.settle()  # one that is told to leave before it is idle says so
     assert script.stop() == 0
     found = [(one["level"], one["stream"], one["message"]) for one in records(script) if one["pid"] == pid]
     assert sorted(found) == [
@@ -134,7 +135,7 @@ def test_every_line_is_whole_and_there(pool: Pool, format: str) -> None:
 def test_what_a_worker_says_last_comes_before_its_end(pool: Pool) -> None:
     script = pool.start("2, log_format='json'", 2)
     for _ in range(20):
-        assert not fetch(pool.address, "/die", timeout=20).ended
+        assert not fetch(pool.address, "/die").ended
     ended = wait_until(lambda: found if len(found := said(script, stream="stderr")) == 20 else None, 60)
     assert script.stop() == 0
     lines = records(script)
@@ -162,7 +163,7 @@ def test_the_manager_executes_itself_in_the_middle_of_a_line(pool: Pool) -> None
     script.signal(signal.SIGUSR2)
     wait_until(lambda: [one for one in records(script) if "adopted 1 server" in one["message"]], 60)
     wait_until(lambda: len(now := children(script.pid)) == 1 and now != [pid], 60)
-    wait_until(lambda: said(script, stream="stdout", pid=pid, message="half a "), 20)  # it has left, and that was all
+    wait_until(lambda: said(script, stream="stdout", pid=pid, message="half a "), 60)  # it has left, and that was all
     assert [one["level"] for one in said(script, process="canary")] == []
     second = pool.pid_of("/half")
     pool.ask("/rest/here")
@@ -210,7 +211,8 @@ def test_reloads_leave_no_pipe(pool: Pool) -> None:
     for _ in range(5):
         reload()
     worker = children(script.pid)[0]
-    assert sum(target.startswith("pipe:") for target in open_fds(worker).values()) <= 2 + own
+    # The latest one may not have come to let go of what it has from its manager.
+    wait_until(lambda: sum(target.startswith("pipe:") for target in open_fds(worker).values()) <= 2 + own, 60)
     assert script.stop() == 0
 
 
@@ -249,7 +251,7 @@ class Piped:
         """Until this has been there so many times."""
         assert self.process.stderr is not None
         while self.text.count(until) < count:
-            readable, _, _ = select.select([self.process.stderr], [], [], 30)
+            readable, _, _ = select.select([self.process.stderr], [], [], 60)
             piece = os.read(self.process.stderr.fileno(), 1 << 16) if readable else b""
             assert piece, f"no {until!r} in {self.text[-2000:].decode()}"
             self.text += piece
@@ -261,10 +263,12 @@ class Piped:
         self.process.wait()
 
 
-@pytest.fixture
-def piped(tmp_path: Path, sock_path: str) -> Any:
+@pytest.fixture(params=[1])
+def piped(request: pytest.FixtureRequest, tmp_path: Path, sock_path: str) -> Any:
+    """Its parameter: for how many seconds the manager waits for a reader who takes nothing. A preempted one takes nothing."""
     script = tmp_path / "site.py"
-    script.write_text(SITE.replace("{more}", "").replace("{arguments}", "2, log_format='json'"))
+    more = f"from fcgi_procmanager.pool import outlet\noutlet._PATIENCE = {request.param}\n"
+    script.write_text(SITE.replace("{more}", more).replace("{arguments}", "2, log_format='json'"))
     found = Piped(script, sock_path)
     yield found
     try:
@@ -275,15 +279,16 @@ def piped(tmp_path: Path, sock_path: str) -> Any:
 
 
 @pytest.mark.leaves_socket
+@pytest.mark.parametrize("piped", [60], indirect=True)
 def test_a_reader_who_is_slow_gets_every_line(piped: Piped, sock_path: str) -> None:
     piped.read(b'"initialized"', 3)
-    asking = threading.Thread(target=fetch, args=(sock_path, "/fill/50/65536"), kwargs={"timeout": 60})
+    asking = threading.Thread(target=fetch, args=(sock_path, "/fill/50/65536"), kwargs={"timeout": 100})
     asking.start()
     piped.read(b'."}\n', 2 * 50)
     asking.join()
     piped.process.terminate()
     piped.read(b"dying")
-    assert piped.process.wait(20) == 0
+    assert piped.process.wait(60) == 0
     numbers = [
         record["message"].split()[2]
         for record in map(json.loads, piped.text.splitlines())
@@ -297,13 +302,13 @@ def test_nobody_waits_for_a_reader_who_takes_nothing(piped: Piped, sock_path: st
     """Twice what all buffers hold is written: requests are answered, and the rest of the log is whole and says what is missing."""
     piped.read(b'"initialized"', 3)
     for _ in range(6):
-        assert fetch(sock_path, "/fill/20/65536", timeout=60).status == 200
-    assert fetch(sock_path, "/say/a", timeout=20).status == 200
+        assert fetch(sock_path, "/fill/20/65536", timeout=100).status == 200
+    assert fetch(sock_path, "/say/a", timeout=100).status == 200
     piped.read(b"lines of the log were left out")
-    fetch(sock_path, "/say/again", timeout=20)
+    fetch(sock_path, "/say/again", timeout=100)
     piped.read(b"err again")
     piped.process.terminate()
     piped.read(b"dying")
-    assert piped.process.wait(20) == 0
+    assert piped.process.wait(60) == 0
     for line in piped.text.splitlines():
         json.loads(line)

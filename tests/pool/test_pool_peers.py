@@ -28,7 +28,11 @@ def pool(run_script: Run, sock_path: str) -> Pool:
 def clients(sock_path: str) -> Iterator[Callable[[], list[Client]]]:
     """Many connections; closed at the end of the test."""
     with ExitStack() as stack:
-        yield lambda: [stack.enter_context(Client(sock_path, 30)) for _ in range(MANY)]
+        yield lambda: [stack.enter_context(Client(sock_path)) for _ in range(MANY)]
+
+
+# A client who is to speak later has his time, however late that is.
+PATIENT = "from functools import partial\nWSGIServer = partial(WSGIServer, head_timeout=100)\n"
 
 
 def serves(pool: Pool) -> None:
@@ -50,7 +54,7 @@ def test_connections_that_are_kept_after_a_request(pool: Pool, clients: Callable
 
 @KINDS
 def test_connections_that_say_nothing(pool: Pool, clients: Callable[[], list[Client]], kind: str) -> None:
-    script = pool.start(f"{WORKERS}, pool={kind!r}", 1)
+    script = pool.start(f"{WORKERS}, pool={kind!r}", 1, PATIENT)
     silent = clients()
     serves(pool)
     assert len(script.workers()) <= WORKERS
@@ -63,7 +67,7 @@ def test_connections_that_say_nothing(pool: Pool, clients: Callable[[], list[Cli
 
 @KINDS
 def test_connections_that_say_half_a_request(pool: Pool, clients: Callable[[], list[Client]], kind: str) -> None:
-    script = pool.start(f"{WORKERS}, pool={kind!r}", 1)
+    script = pool.start(f"{WORKERS}, pool={kind!r}", 1, PATIENT)
     many = clients()
     slow = many[:2]
     for client in many[2:]:

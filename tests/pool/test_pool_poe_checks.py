@@ -36,7 +36,7 @@ class Talk:
     """A request that has begun, if anybody serves it."""
 
     def __init__(self, address: str, done: Path) -> None:
-        self._client = Client(address, 30)
+        self._client = Client(address)
         self._done = done
         self._client.send(request_bytes(path=str(done)))
 

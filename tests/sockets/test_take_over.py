@@ -234,20 +234,23 @@ def test_where_the_former_file_may_not_have_a_second_name_it_is_taken_over_all_t
 # -- races -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_server_that_stops_at_that_moment_does_not_remove_the_file_of_its_successor(path: str) -> None:
+def test_a_server_that_stops_at_that_moment_does_not_remove_the_file_of_its_successor(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socketfiles, "_LOCK_PATIENCE", 60)  # who holds the lock may be preempted
     for _ in range(100):
         old, taken = bind(parse_address(path)), []
         barrier = threading.Barrier(2)
 
         def take(barrier: threading.Barrier = barrier, taken: list[Listener] = taken) -> None:
-            barrier.wait(10)
+            barrier.wait(60)
             taken.append(take_over(path))
 
         thread = threading.Thread(target=take)
         thread.start()
-        barrier.wait(10)
+        barrier.wait(60)
         old.remove()
-        thread.join(10)
+        thread.join(60)
         assert reaches(path, taken[0])
         taken[0].remove()
         assert names(path) == []
@@ -272,8 +275,11 @@ def test_it_happens_under_the_lock_of_the_directory(path: str, old: Listener, mo
     new.remove()
 
 
-def test_a_starter_that_may_not_take_over_finds_a_living_server_at_every_moment(path: str) -> None:
+def test_a_starter_that_may_not_take_over_finds_a_living_server_at_every_moment(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A rename has no moment in which the path is free or refuses."""
+    monkeypatch.setattr(socketfiles, "_LOCK_PATIENCE", 60)  # who holds the lock may be preempted
     living = [bind(parse_address(path))]
     over = threading.Event()
     wrong: list[object] = []
@@ -293,7 +299,7 @@ def test_a_starter_that_may_not_take_over_finds_a_living_server_at_every_moment(
         living.append(take_over(path))
         living.pop(0).remove()
     over.set()
-    thread.join(10)
+    thread.join(60)
     living[0].remove()
     assert wrong == []
 
@@ -313,7 +319,7 @@ POOL = """
     manager.listen(sys.argv[1], take_over=True)
     if "broken" in sys.argv:
         sys.exit("no ink")
-    WSGIServer(app, manager=manager).run()
+    WSGIServer(app, manager=manager, drain_timeout=60).run()  # for who is preempted between his connect and his request
 """
 
 
@@ -335,7 +341,7 @@ class Clients:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
 
     def wait_for(self, pid: int) -> None:
         """Until workers of this manager have answered, and nobody else any more."""
@@ -355,7 +361,7 @@ class Clients:
 
 def start(run_script: Run, path: str, *more: str) -> Script:
     script = run_script(POOL, args=[path, *more])
-    script.wait_log("server .* initialized", 2)
+    script.wait_ready(2)
     return script
 
 
