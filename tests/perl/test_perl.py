@@ -20,6 +20,7 @@ from fcgi_procmanager import ConfigError, PidFileError, engine, perl
 from fcgi_procmanager.perl import Constrained, MaxRequests, MaxSize, ProcManager
 from harness import fcgi
 from harness.process import Script, wait_dead, wait_until
+from harness.tools import require_perl
 from perl.sides import Play, Stage, staged, started
 
 Run = Callable[..., Script]
@@ -718,6 +719,11 @@ PORTING = Path(__file__).parents[2] / "docs" / "PORTING.md"
 SYNOPSES = [
     text for text in re.findall(r"(?ms)^```python.*?\n(.*?)^```", PORTING.read_text()) if "while request" in text
 ]
+PRINTING = next(text for text in SYNOPSES if "as_cgi" in text)
+SYNOPSES.remove(PRINTING)
+PERL_PRINTING = next(
+    text for text in re.findall(r"(?ms)^```perl\n(.*?)^```", PORTING.read_text()) if "OpenSocket" in text
+)
 
 
 @pytest.mark.parametrize("number", range(3))
@@ -732,6 +738,28 @@ def test_each_synopsis_of_the_port_guide_serves(number: int, run_script: Run, so
         assert client.request().text == "hello"
     assert script.stop() == 0
     os.unlink(sock_path)
+
+
+def test_a_script_that_prints_and_its_port(run_script: Run, tmp_path: Path) -> None:
+    """The pair of the port guide, side by side."""
+    path = tmp_path / "app.sock"
+    port = run_script(PRINTING.replace("/run/", f"{tmp_path}/"))
+    port.wait_ready(4)
+    ours = [_reply(str(path), body) for body in (b"", b"body", b"x" * 100_000)]
+    assert port.stop() == 0
+    (tmp_path / "app.pl").write_text(PERL_PRINTING.replace("/run/", f"{tmp_path}/"))
+    interpreter = require_perl("FCGI::ProcManager")
+    original = run_script(
+        "import os, sys; os.execv(sys.argv[1], sys.argv[1:])", args=[interpreter, tmp_path / "app.pl"]
+    )
+    original.wait_log("initialized$", 5)
+    assert [_reply(str(path), body) for body in (b"", b"body", b"x" * 100_000)] == ours
+    assert ours[1] == "POST of 4 bytes\n"
+    original.stop()
+
+
+def _reply(path: str, body: bytes) -> str:
+    return fcgi.fetch(path, body=body).text
 
 
 def test_the_port_guide_has_every_name() -> None:

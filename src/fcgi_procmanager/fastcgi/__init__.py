@@ -2,7 +2,7 @@
 
     adopted -> wsgi -> lanes, environ, response         servers of applications, one request or several at a time
                  |
-               loop -> listeners, held                  whose turn it is
+               loop -> listeners, held, cgi             whose turn it is
                  |
        logged -> request -> output -> connection -> protocol -> pairs
 

@@ -22,6 +22,7 @@ from ..manager.procmanager import ProcManager
 from ..system.atfork import AtFork
 from ..worker.gate import Gate
 from . import held, protocol
+from .cgi import Cgi
 from .connection import Connection, Limits
 from .held import Held, Place
 from .listeners import Listeners, Listening
@@ -47,6 +48,8 @@ class FastCGI:
     idle_timeout: seconds a kept connection may be silent. Longer than the web server's own, so that it closes first.
     receive_timeout: seconds to wait for more of a body. send_timeout: seconds that the peer may keep one reply waiting
         in all. drain_timeout: see above.
+    as_cgi: while a request is in hand, `print` writes its reply, `sys.stdin` is its body and `os.environ` has its parameters, as in
+        a CGI script. For scripts with one thread: streams and environment are those of the whole process.
     gate: of a thread of its own (lanes.py); None for the main thread's.
 
     Source: the loop of FCGI.pm and of every Perl FastCGI script.
@@ -63,6 +66,7 @@ class FastCGI:
         receive_timeout: float = 60,
         send_timeout: float = 60,
         drain_timeout: float = 3,
+        as_cgi: bool = False,
         gate: Gate | None = None,
     ) -> None:
         self.manager = manager if manager is not None else ProcManager()
@@ -72,6 +76,7 @@ class FastCGI:
         self.receive_timeout = checks.timeout("receive_timeout", receive_timeout)
         self.send_timeout = checks.timeout("send_timeout", send_timeout)
         self.drain_timeout = checks.timeout("drain_timeout", drain_timeout)
+        self._cgi = Cgi() if checks.flag("as_cgi", as_cgi) else None
         limits = Limits(self.roles, _capability(self.manager), self.receive_timeout, self.send_timeout)
         self._listeners = Listeners(listener, self.manager, limits, self._gate, self._refuse)
         self._lane_gate = gate
@@ -151,6 +156,8 @@ class FastCGI:
         if self._in_hand is not None:
             self._in_hand.disown()
             self._in_hand = None
+        if self._cgi is not None:
+            self._cgi.take_back()
         if self._looked_at is not None:
             self._looked_at.disown()
         self._slot = None
@@ -191,6 +198,8 @@ class FastCGI:
                 params = request.params
                 uri = params.get("REQUEST_URI") or params.get("SCRIPT_NAME", "") + params.get("PATH_INFO", "")
                 self._slot.begin(params.get("REQUEST_METHOD", ""), uri)
+            if self._cgi is not None:
+                self._cgi.give(request)
             return request
         if connection.dead:
             self._held.drop(connection)
@@ -245,6 +254,8 @@ class FastCGI:
     def _finished(self, connection: Connection, keep: bool) -> None:
         """Called by the request in hand at its end."""
         self._in_hand = None
+        if self._cgi is not None:
+            self._cgi.take_back()
         if self._slot is not None:
             self._slot.end()
         connection.served += 1

@@ -277,7 +277,7 @@ def _of_the_peer(error: BaseException | None) -> bool:
     return error is not None
 
 
-def _limits(given: dict[str, Any]) -> dict[str, float]:
+def _limits(given: dict[str, Any]) -> dict[str, Any]:
     """Looked at here, not by `FastCGI` in each worker, where a mistake would end one worker after the other."""
     for name in given:
         if name not in _LIMITS:
