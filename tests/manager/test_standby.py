@@ -32,7 +32,7 @@ FACTOR = int(os.environ.get("SWEEP", "1"))
 LONG = 60  # seconds; whatever is waited for takes milliseconds, and any process may be preempted
 
 # Each worker says its pid when it comes out of `manage()`. What it does while it boots is in the file BOOT: nothing, `refuse`, `die`, or it
-# waits for the file to change.
+# waits for the file to change. `only` and pids: the others wait.
 POOL = """
 import os, signal, sys, time
 from fcgi_procmanager import *
@@ -42,12 +42,15 @@ class Manager(ProcManager):
     def server_init(self):
         super().server_init()
         self.code = open("boot").read()
-        while open("boot").read() == "wait":
+        while self.held(open("boot").read().split()):
             time.sleep(0.005)
         if self.code == "refuse":
             raise BootError("no such module")
         if self.code == "die":
             os._exit(7)
+
+    def held(self, words):
+        return words[:1] == ["wait"] or (words[:1] == ["only"] and str(os.getpid()) not in words)
 
 manager = Manager(int(sys.argv[1]), process_name="worker", **eval(sys.argv[2]))
 if len(sys.argv) > 3:
@@ -326,6 +329,19 @@ def test_one_that_hangs_while_it_boots_is_not_waited_for(pool: Pool) -> None:
     assert script.stop() == 0
 
 
+def test_one_that_is_not_ready_in_time_is_killed(pool: Pool) -> None:
+    script = pool.start(1, boot_timeout=0.3)
+    standby = pool.known()
+    pool.write("wait")
+    pool.kill(standby)
+    script.wait_log(r"standby \(pid \d+\) was not ready in 0\.3 s \(boot_timeout\): killing it$", 3, LONG)
+    script.wait_log(r"3 standbys in a row failed; the next one starts in \d\.\d s$", timeout=LONG)
+    pool.write("")
+    pool.parked()
+    assert pool.serving[0] in script.workers()
+    assert script.stop() == 0
+
+
 # -- the end of the pool ------------------------------------------------------------------------------------------------
 
 
@@ -446,6 +462,71 @@ def test_a_reload_that_fails_keeps_it(pool: Pool) -> None:
     pool.kill(pool.serving[0])
     assert pool.next() == old
     assert script.stop() == 0
+
+
+def test_a_plain_reload_does_not_wait_for_the_start_of_the_last(pool: Pool) -> None:
+    """One old worker is long in leaving. The new standby is there before that, and takes its place."""
+    script = pool.start(2, reload="plain")
+    old = pool.known()
+    slow = pool.serving[1]
+    script.signal(signal.SIGSTOP, slow)
+    script.signal(signal.SIGHUP)
+    pool.next()
+    (new,) = wait_until(lambda: (found := pool._parked()) and old not in found and found, LONG, pool._story)
+    wait_asleep(script.pid, LONG)
+    script.signal(signal.SIGCONT, slow)
+    assert pool.next() == new
+    pool.parked()
+    assert script.stop() == 0
+
+
+class Rolling:
+    """A rolling reload of three workers, held at the moment in which one is new, another one boots, and a new standby is there."""
+
+    def __init__(self, pool: Pool) -> None:
+        self.script = pool.start(3, reload="rolling", reload_slice=1)
+        self.old = pool.known()
+        pool.write("only")
+        self.script.signal(signal.SIGHUP)
+        first = self._started("server", 4)
+        pool.write(f"only {first}")
+        assert pool.next() == first
+        self.second, self.standby = self._started("server", 5), self._started("standby", 2)
+        pool.write(f"only {first} {self.standby}")
+        wait_dead(self.old, LONG)
+        assert pool.known() == self.standby
+
+    def _started(self, kind: str, number: int) -> int:
+        pattern = rf"{kind} \(pid (\d+)\) started$"
+        self.script.wait_log(pattern, number, LONG)
+        return int(re.findall(pattern, self.script.log(), re.MULTILINE)[number - 1])
+
+
+def test_a_rolling_reload_is_shorter_by_one_start(pool: Pool) -> None:
+    """As soon as one has shown that the new code starts, a standby boots beside the next, and takes the place after that."""
+    reload = Rolling(pool)
+    pool.write("new")
+    assert {pool.next(), pool.next()} == {reload.second, reload.standby}
+    pool.parked()
+    reload.script.wait_workers(4, LONG)
+    assert not {*pool.serving, reload.old} & {*reload.script.workers()}
+    assert reload.script.stop() == 0
+
+
+def test_one_that_dies_in_its_place_does_not_fail_the_reload(pool: Pool) -> None:
+    """It was booted: its death says nothing of the new code."""
+    reload = Rolling(pool)
+    reload.script.signal(signal.SIGSTOP, reload.standby)
+    wait_until(lambda: process_state(reload.standby) == "T", LONG)
+    pool.write("new")
+    reload.script.wait_log(rf"standby \(pid {reload.standby}\) serves from now on$", timeout=LONG)
+    pool.kill(reload.standby)
+    assert pool.next() == reload.second
+    pool.next()
+    pool.parked()
+    reload.script.wait_workers(4, LONG)
+    assert "reload failed" not in reload.script.log()
+    assert reload.script.stop() == 0
 
 
 # -- moments ------------------------------------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ class ProcManager:
     drain_delay: seconds that the pool serves on after a TERM or INT, before the stop begins, while systemd is told already.
     reload: what HUP does. "plain": all workers leave, and each is replaced when it is gone. "rolling": new ones first, and an old one
         leaves when a new one is ready; a new one that fails before ends the reload, and the old ones go on.
-    boot_timeout: seconds that a new worker gets to become ready in a rolling reload, and a canary; 0 for no limit.
+    boot_timeout: seconds that a new worker gets to become ready in a rolling reload, and a standby, and a canary; 0 for no limit.
     reload_slice: how many workers a rolling reload replaces at a time; 0 for a quarter of them.
     reload_timeout: the same as die_timeout at a reload, or when there are too many; 0 for no limit: nobody waits for those who leave.
     start_delay: seconds between two forks; fractions count.

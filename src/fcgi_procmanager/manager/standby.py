@@ -5,9 +5,9 @@ then on all is as with any other. Must never be forked while a worker is missing
 
 | a standby      | is                                                              |
 | -------------- | --------------------------------------------------------------- |
-| boots          | left alone: it is no sooner there than a new worker would be    |
+| boots          | left alone: it is no sooner there than a new worker would be; killed after `boot_timeout` |
 | is parked      | told to serve when a place is to be filled                      |
-| is outdated    | asked to leave when the reload is over; kept if the reload fails |
+| is outdated    | asked to leave when one of the new generation is ready; kept if the reload fails before |
 | is one too many | asked to leave                                                 |
 | ends           | replaced, later each time that it does so by itself             |
 """
@@ -45,6 +45,7 @@ class Standby(Part):
         self._words: dict[int, Word] = {}  # by pid, of those that were not told yet
         self._word: Word | None = None  # of the one that is forked next
         self._respawn = Respawn()
+        self._late: set[int] = set()  # killed because they were not ready in time
         self._refusal = ""  # said once
         self._not_before = -FOREVER  # the next fork (monotonic seconds)
 
@@ -63,12 +64,27 @@ class Standby(Part):
 
     @property
     def next_at(self) -> float:  # type: ignore[override]
+        return min(self._start_at, self._late_at)
+
+    @property
+    def _start_at(self) -> float:
         if not self.is_short:
             return FOREVER
         return max(self._not_before, self._respawn.next_at(self._missing, monotonic()))
 
+    @property
+    def _booting(self) -> list[Child]:
+        return [child for child in self.children.staying.values() if child.ready_at == FOREVER]
+
+    @property
+    def _late_at(self) -> float:
+        limit = self._manager.boot_timeout
+        return min((child.spawned_at + limit for child in self._booting), default=FOREVER) if limit else FOREVER
+
     def turn(self, now: float) -> bool:
-        return now >= self.next_at
+        if now >= self._late_at:
+            self._give_up(self._booting[0])
+        return now >= self._start_at
 
     def keep(self) -> None:
         """Ask those to leave who are outdated or too many, and fork those who are missing. In a new standby that was told to serve, the
@@ -87,7 +103,7 @@ class Standby(Part):
     def _unwanted(self) -> list[Child]:
         staying = list(self.children.staying.values())
         workers = self._half.workers
-        if not staying or workers.reloading:
+        if not staying or workers.unproven:
             return []
         fresh = [child for child in staying if child.generation == workers.generation]
         outdated = [child for child in staying if child.generation != workers.generation]
@@ -125,6 +141,13 @@ class Standby(Part):
             word.close()
         delay = self._respawn.fork_failed(monotonic())
         self._manager.notify(f"fork of a {KIND}: {error.strerror}; trying again in {delay:.1f} s")
+
+    def _give_up(self, child: Child) -> None:
+        """It was not ready in time. Nobody waits for it, but while it hangs there is no standby."""
+        limit = f"{self._manager.boot_timeout:g} s (boot_timeout)"
+        self._manager.notify(f"{KIND} (pid {child.pid}) was not ready in {limit}: killing it")
+        self._late.add(child.pid)
+        self._half.reaper.kill(child)
 
     def forked(self) -> Word | None:
         """In a new worker, signals held: let go of what is the manager's. Returns the word that it is to wait for, None for none."""
@@ -176,7 +199,9 @@ class Standby(Part):
         if (word := self._words.pop(child.pid, None)) is not None:
             word.close()
         self._half.workers.standby_ended(child.pid)
-        if child.ladder is not None or (child.served and exit.clean):
+        is_late = child.pid in self._late
+        self._late.discard(child.pid)
+        if not is_late and (child.ladder is not None or (child.served and exit.clean)):
             self._respawn.left(child.ready_at, now)
             return
         delay = self._respawn.start_failed(child.spawned_at, child.ready_at, now)

@@ -107,10 +107,15 @@ class Workers(Part):
 
     @property
     def settled(self) -> bool:
-        """Whoever is wanted is ready, so there is time to start a standby."""
-        if self._reloading or self._resting or self._half.life.state is not ManagerState.RUNNING:
+        """Nobody boots whom a standby would hold up. In a rolling reload, once the new code has been seen to start: then it shortens it."""
+        if self._resting or self.unproven or self._half.life.state is not ManagerState.RUNNING:
             return False
-        return self.missing <= 0 and self.children.ready >= self.wanted
+        return self._reloading or (self.missing <= 0 and self.children.ready == len(self.children.staying))
+
+    @property
+    def unproven(self) -> bool:
+        """In a reload of which nobody is ready yet: it may fail, and then those of the older generation go on."""
+        return self._reloading and not self.replaced
 
     def reload(self) -> None:
         """Replace everybody who is there."""
@@ -318,7 +323,6 @@ class Workers(Part):
         now = monotonic()
         # Who was booted has started, even if it dies before it has heard the word.
         started = child.ready_at < FOREVER or child.pid in self._promoted
-        self._promoted.discard(child.pid)
         if child.pid in self._late:
             self._late.discard(child.pid)
             self._could_not_start(child, now)
@@ -332,11 +336,12 @@ class Workers(Part):
             self._notice_deaths(now)
         else:
             self._could_not_start(child, now)
+        self._promoted.discard(child.pid)
 
     def _fails_reload(self, child: Child) -> bool:
-        """It is new, was not ready, and nobody had told it to leave, while an old one serves in its place."""
+        """It is new, was not ready, has not stood by, and nobody had told it to leave, while an old one serves in its place."""
         is_new = child.generation == self.generation and child.ready_at == FOREVER and child.ladder is None
-        return is_new and self._can_back_out
+        return is_new and child.pid not in self._promoted and self._can_back_out
 
     @property
     def _can_back_out(self) -> bool:
