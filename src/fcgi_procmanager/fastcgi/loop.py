@@ -77,7 +77,8 @@ class FastCGI:
         self.send_timeout = checks.timeout("send_timeout", send_timeout)
         self.drain_timeout = checks.timeout("drain_timeout", drain_timeout)
         self._cgi = Cgi() if checks.flag("as_cgi", as_cgi) else None
-        limits = Limits(self.roles, _capability(self.manager), self.receive_timeout, self.send_timeout)
+        self._capability: dict[str, str] = {}
+        limits = Limits(self.roles, self._capability, self.receive_timeout, self.send_timeout)
         self._listeners = Listeners(listener, self.manager, limits, self._gate, self._refuse)
         self._lane_gate = gate
         self._held = Held(self.manager.notify, self._gate)
@@ -93,9 +94,6 @@ class FastCGI:
         self._drain_by = FOREVER
         _at_fork.add(self)
         _at_fork_then.add(self)
-        if gate is None:
-            self.manager.add_busy_check(self.busy)
-            atexit.register(self._finish_in_hand)
 
     def accept(self) -> Request | None:  # noqa: PLR0912 - each call would cost every request
         """The next request, or None once this worker should leave. A request in hand that was not finished is."""
@@ -176,8 +174,12 @@ class FastCGI:
         return self.manager.role is Role.SERVER or (self._begun and self.manager.n_processes == 0)
 
     def _begin(self) -> None:
-        """What a worker has is there after the fork only."""
+        """What a worker has is there after the fork only; this loop may have been made before it."""
         self._begun, self._slot = True, self.manager.slot
+        self._capability.update(_capability(self.manager))
+        if self._lane_gate is None:
+            self.manager.add_busy_check(self.busy)
+            atexit.register(self._finish_in_hand)
         self._make = self.manager.make_request or Request
 
     # -- before a request ---------------------------------------------------------------------------------------------

@@ -85,6 +85,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         if multiplexed:
             self.manager.notify("multiplexed=True has no effect: requests on one connection are served one at a time")
         self._limits = _limits(limits)
+        self._loop: FastCGI | None = None  # of the main thread, made before the fork
 
     def run(self) -> bool:
         """Bind, fork and serve. With a managed pool it ends by SystemExit, in the manager and in each worker. In a single
@@ -101,6 +102,8 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
                 raise ConfigError("a worker cannot bind: call run() instead of manage(), or manager.listen() before it")
             mode = None if self._umask is None else 0o777 & ~self._umask
             self._listener = manager.listen(self._bindAddress, mode=mode)
+        if self.threads == 1:
+            self._loop = self._new_loop()  # before the fork: the workers share the memory of what each has alike
         if manager.role is Role.SERVER or manager.manage():
             self.serve()
             manager.leave()
@@ -127,7 +130,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
 
     def _serve_in(self, gate: Gate | None, before: Callable[[], None], after: Callable[[], None]) -> None:
         """One accept loop: the main thread's, or a lane's, which has a gate of its own."""
-        fcgi = FastCGI(self._listener, manager=self.manager, roles=self.roles, gate=gate, **self._limits)
+        fcgi, self._loop = self._loop or self._new_loop(gate), None
         leave = None
         try:
             while (request := fcgi.accept()) is not None:
@@ -144,6 +147,9 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             fcgi.close()
         if leave is not None:
             raise leave
+
+    def _new_loop(self, gate: Gate | None = None) -> FastCGI:
+        return FastCGI(self._listener, manager=self.manager, roles=self.roles, gate=gate, **self._limits)
 
     def handler(self, req: Request) -> tuple[int, int]:
         """Worker: call the application for one request. Returns (protocol status, application status)."""
