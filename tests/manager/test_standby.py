@@ -428,6 +428,9 @@ def test_a_reload_renews_it(pool: Pool, mode: str) -> None:
         assert (int(pid) != old, code) == (True, "new")
     wait_dead(old, LONG)
     (new,) = wait_until(lambda: (found := pool._parked()) and old not in found and found, LONG)
+    for server in pool.serving:  # it may be there before the last of them has left
+        wait_dead(server, LONG)
+    wait_asleep(script.pid, LONG)
     pool.kill(next(pid for pid in script.workers() if pid != new))
     assert script.line(LONG).split() == [str(new), "new"]
     assert script.stop() == 0
