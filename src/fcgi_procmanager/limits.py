@@ -11,7 +11,7 @@ that n processes share as 1/n of a page. Virtual size, which the Perl originals 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -19,6 +19,13 @@ from .basics import checks
 from .basics.states import Role
 from .errors import ConfigError
 from .manager.procmanager import ProcManager
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .manager.parameters import Parameters
+
+__all__ = ["Limits"]
 
 KB = 1024
 MB = 1024 * KB
@@ -45,7 +52,7 @@ class Limits(ProcManager):
         max_size: int = 0,
         sizecheck_num_requests: int = 1,
         size_of: str = "rss",
-        **rest: Any,
+        **rest: Unpack[Parameters],
     ) -> None:
         super().__init__(n_processes, **rest)
         self.max_requests = checks.count("max_requests", max_requests)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Callable
 from ..basics import checks
 from ..basics.clock import FOREVER, monotonic
 from ..basics.states import Role
-from ..errors import ProtocolError
+from ..errors import ConfigError, ProtocolError
 from ..manager.procmanager import ProcManager
 from ..system.atfork import AtFork
 from ..worker.gate import Gate
@@ -65,7 +65,7 @@ class FastCGI:
         drain_timeout: float = 3,
         gate: Gate | None = None,
     ) -> None:
-        self.manager = manager if manager is not None else ProcManager()
+        self.manager = manager_of(manager)
         self.roles = tuple(roles)
         self.head_timeout = checks.timeout("head_timeout", head_timeout)
         self.idle_timeout = checks.timeout("idle_timeout", idle_timeout)
@@ -309,6 +309,16 @@ class FastCGI:
 
 _at_fork = AtFork(FastCGI._disown)
 _at_fork_then = AtFork(FastCGI._disown_listeners)
+
+
+def manager_of(given: ProcManager | None) -> ProcManager:
+    """What a server was given as its manager, or one of a single process. Raises ConfigError."""
+    if given is None:
+        return ProcManager()
+    if not isinstance(given, ProcManager):
+        number = given if type(given) is int else 4
+        raise ConfigError(f"manager must be a ProcManager, not {given!r}: write manager=ProcManager({number})")
+    return given
 
 
 def _capability(manager: ProcManager) -> dict[str, str]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import html
 import os
 import traceback
-from collections.abc import Iterable
-from typing import Any, Callable, cast
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, cast
 from wsgiref.handlers import CGIHandler
 
 from flup.server.fcgi_single import WSGIServer as FlupServer
@@ -27,10 +27,15 @@ from .connection import PeerGone
 from .environ import common_environ, environ_of
 from .framing import Framing
 from .lanes import Hooks, Lanes
-from .loop import FastCGI
+from .loop import FastCGI, manager_of
 from .request import BodyTooLarge, Request
 from .response import Response
 from .tracebacks import write_traceback
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .settings import Timeouts
 
 Application = Callable[[dict, Callable[..., Any]], Iterable[bytes]]  # type: ignore[type-arg]
 
@@ -71,12 +76,13 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         threads: int = 1,
         body_without_length: str = "buffer",
         body_limit: int = BODY_LIMIT,
-        **limits: float,
+        **limits: Unpack[Timeouts],
     ) -> None:
         if not callable(application):
             raise ConfigError(f"application must be callable, not {application!r}")
+        _check_environ(environ)
         super().__init__(application, environ, bindAddress, umask, False, debug, roles, forceCGI)
-        self.manager = manager if manager is not None else ProcManager()
+        self.manager = manager_of(manager)
         self.multiprocess = self.manager.n_processes > 0
         self._listener = listener
         self.threads = _threads(threads)
@@ -84,7 +90,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         self._body_limit = checks.count("body_limit", body_limit)
         if multiplexed:
             self.manager.notify("multiplexed=True has no effect: requests on one connection are served one at a time")
-        self._limits = _limits(limits)
+        self._limits = _limits(cast("dict[str, Any]", limits))
 
     def run(self) -> bool:
         """Bind, fork and serve. With a managed pool it ends by SystemExit, in the manager and in each worker. In a single
@@ -275,6 +281,13 @@ def _of_the_peer(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, (PeerGone, ProtocolError)):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def _check_environ(value: object) -> None:
+    if isinstance(value, ProcManager):
+        raise ConfigError("the second parameter of WSGIServer is flup's environ: give the manager by name, manager=...")
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"environ must be a dict, not {value!r}: it is added to the environment of each request")
 
 
 def _limits(given: dict[str, Any]) -> dict[str, float]:

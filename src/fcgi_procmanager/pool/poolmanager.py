@@ -37,7 +37,10 @@ from .workers import PoolWorkers
 from .worn import Worn
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ..manager.half import ManagerHalf
+    from ..manager.parameters import PoolParameters
     from ..manager.parts import PoolPart
     from ..manager.workers import Workers
     from .accesslog import AccessLog
@@ -137,7 +140,7 @@ class PoolManager(ProcManager):
         max_children: int = 0,
         requests: int = 0,
         reload: str = ROLLING,
-        **rest: Any,
+        **rest: Unpack[PoolParameters],
     ) -> None:
         if start_children or max_children:
             names = _from_poe(start_children, max_children or n_processes)
