@@ -89,7 +89,7 @@ class FastCGI:
         _at_fork.add(self)
         _at_fork_then.add(self)
         if gate is None:
-            self.manager.add_busy_check(self.busy)
+            self.manager._add_busy_check(self.busy)
             atexit.register(self._finish_in_hand)
 
     def accept(self) -> Request | None:  # noqa: PLR0912 - each call would cost every request
@@ -143,7 +143,7 @@ class FastCGI:
         return self.manager.leaving or self._disowned
 
     def _gate(self) -> Gate:
-        return self._lane_gate or self.manager.gate
+        return self._lane_gate or self.manager._gate
 
     def _disown(self) -> None:
         """In a child that the application has forked: what is open here is its parent's to answer, watch and close. While a
@@ -170,8 +170,8 @@ class FastCGI:
 
     def _begin(self) -> None:
         """What a worker has is there after the fork only."""
-        self._begun, self._slot = True, self.manager.slot
-        self._make = self.manager.make_request or Request
+        self._begun, self._slot = True, self.manager._slot
+        self._make = self.manager._make_request or Request
 
     # -- before a request ---------------------------------------------------------------------------------------------
 

@@ -110,7 +110,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         if manager.role is Role.SERVER or manager.manage():
             self.serve()
             manager.leave()
-        with manager.single_process():
+        with manager._single_process():
             self.serve()
         if self._listener is not None:
             self._listener.remove()
@@ -124,10 +124,10 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         """Worker: answer requests until it should leave."""
         self._common = common_environ(self.environ, self.threads > 1, self.multiprocess)
         if self.threads == 1:
-            with self.manager.in_a_row():
+            with self.manager._in_a_row():
                 self._serve_in(None, self.manager.pre_dispatch, self.manager.post_dispatch)
         else:
-            self.manager.share_slot()
+            self.manager._share_slot()
             hooks = Hooks(self.manager)
             Lanes(self.manager, self.threads, lambda gate: self._serve_in(gate, hooks.enter, hooks.leave)).run()
 

@@ -185,10 +185,10 @@ class ProcManager:
             found = [bind(parse_address(address), backlog=backlog, mode=mode, owner=owner, take_over=take_over)]
         for listener in found:
             listener.asked = asked
-        self.add_listeners(found)
+        self._add_listeners(found)
         return found[0]
 
-    def add_listeners(self, found: list[Listener]) -> None:
+    def _add_listeners(self, found: list[Listener]) -> None:
         """The same for what this process has bound by itself."""
         if not self.listeners:
             atexit.register(self._remove_listeners)  # for a process that never comes to manage()
@@ -349,26 +349,26 @@ class ProcManager:
     # -- for servers under a manager ----------------------------------------------------------------------------------
 
     @property
-    def gate(self) -> Gate:
+    def _gate(self) -> Gate:
         """Worker: its wait set, made when first asked for, after the fork."""
         return self._worker.gate
 
     @property
-    def slot(self) -> Slot | None:
+    def _slot(self) -> Slot | None:
         """Worker: its place on the scoreboard, if there is one."""
         return self._worker.slot
 
     @property
-    def make_request(self) -> Callable[..., Any] | None:
+    def _make_request(self) -> Callable[..., Any] | None:
         """Worker: makes the requests of an accept loop, where somebody is to be told of each; None for the loop's own."""
         return None
 
     @property
-    def collects_output(self) -> bool:
+    def _collects_output(self) -> bool:
         """Either: what workers write to standard output and standard error goes to the log through the manager."""
         return False
 
-    def share_slot(self) -> None:
+    def _share_slot(self) -> None:
         """Worker, before its threads: more than one request at a time will be written there."""
         if self._worker.slot is not None:
             from ..ipc.scoreboard import SharedSlot
@@ -376,7 +376,7 @@ class ProcManager:
             self._worker.slot = SharedSlot(self._worker.slot)
 
     @contextmanager
-    def in_a_row(self) -> Iterator[None]:
+    def _in_a_row(self) -> Iterator[None]:
         """Worker: a loop that waits in `gate` only and calls the hooks around each request. Where nobody has overridden them, nobody
         can see SA_RESTART between two requests: it is taken off before the worker waits. It is still set before each request, since
         an application may have taken it off."""
@@ -389,25 +389,25 @@ class ProcManager:
                 self._signals.restart(False)
 
     @property
-    def baton(self) -> Baton | None:
+    def _baton(self) -> Baton | None:
         """Worker: for gates of its threads."""
         return self._worker.channel.baton if self._worker.channel else None
 
     @property
-    def in_flight(self) -> int:
+    def _in_flight(self) -> int:
         """Worker: with threads, other requests in progress."""
         return self._worker.in_flight
 
-    @in_flight.setter
-    def in_flight(self, value: int) -> None:
+    @_in_flight.setter
+    def _in_flight(self, value: int) -> None:
         self._worker.in_flight = value
 
-    def add_busy_check(self, busy: Callable[[], bool]) -> None:
+    def _add_busy_check(self, busy: Callable[[], bool]) -> None:
         """Worker: `busy()` is asked before it leaves: True while something it accepted is still to be answered."""
         self._worker.add_busy_check(busy)
 
     @contextmanager
-    def single_process(self) -> Iterator[None]:
+    def _single_process(self) -> Iterator[None]:
         """The only process: TERM, INT and HUP make `leaving` true inside the block. For servers; a script with a loop of its
         own and 0 processes keeps the handlers it has.
 
@@ -423,7 +423,7 @@ class ProcManager:
             self._worker.close_gate()
             self._signals.close()
 
-    def attend(self, part: PoolPart) -> None:
+    def _attend(self, part: PoolPart) -> None:
         """Before `manage()`: let this part attend the manager's loop."""
         self._parts.append(part)
 
@@ -444,7 +444,7 @@ class ProcManager:
         if self._half is not None:
             self._half.look()
 
-    def add_pid_file(self, pidfile: PidFile) -> None:
+    def _add_pid_file(self, pidfile: PidFile) -> None:
         """Manager, before `manage()`: one that this process has acquired by itself, as root for example."""
         self._pidfiles[pidfile.path] = pidfile
 
@@ -517,8 +517,8 @@ class ProcManager:
         if self._worker.stands_by:
             self._stand_by()
         self.notify("initialized")
-        if self.slot is not None:
-            self.slot.ready()
+        if self._slot is not None:
+            self._slot.ready()
         self._worker.report(READY)
         self._leave_if_told()
 
