@@ -31,12 +31,12 @@ _BYPASSED = ("run", "request_class", "_isClientAllowed", "_mainloopPeriodic")  #
 
 
 def adopt(server: BaseFCGIServer, manager: ProcManager, **settings: Unpack[Settings]) -> Adopted:
-    """Put `server` under `manager`; `.run()` of the result binds, forks and serves, and ends by SystemExit.
+    """Manager: put `server` under `manager`; `.run()` of the result binds, forks and serves, and ends by SystemExit.
 
     server: a flup.server.fcgi_single.WSGIServer or flup.server.fcgi.WSGIServer (threaded), or of a subclass that overrides
     `handler` and `error` at most; not running. With a bindAddress of None it serves what the manager listens on, else what was
     handed over, on descriptor 0. A threaded one serves `maxThreads` requests at a time in each worker, 32 without that.
-    settings: `body_without_length`, `body_limit` and timeouts, see `WSGIServer`.
+    manager: a `ProcManager`. settings: `body_without_length`, `body_limit` and timeouts, see `WSGIServer`.
 
     Raises ConfigError for anything else.
     """

@@ -42,14 +42,14 @@ class FastCGI:
     listener: what `manager.listen()` returned, a listening socket, or several; None for all that the manager listens
         on, else what systemd or a FastCGI spawner handed over.
     manager: None for a single process without one.
-    roles: FastCGI roles to answer; others are refused with UNKNOWN_ROLE.
+    roles: FastCGI roles to answer, 1 for Responder, 2 for Authorizer, 3 for Filter; others are refused with UNKNOWN_ROLE.
     head_timeout: seconds a connection may take to bring the parameters of its first request, or of a begun one.
     idle_timeout: seconds a kept connection may be silent. Longer than the web server's own, so that it closes first.
     receive_timeout: seconds to wait for more of a body. send_timeout: seconds that the peer may keep one reply waiting
-        in all. drain_timeout: see above.
-    gate: of a thread of its own (lanes.py); None for the main thread's.
+        in all. drain_timeout: seconds that one which was accepted gets to speak, when this worker is to leave.
+    _gate: of a thread of its own (lanes.py); None for the main thread's.
 
-    Source: the loop of FCGI.pm and of every Perl FastCGI script.
+    Raises ConfigError, and ListenError when nothing was handed over. Source: the loop of FCGI.pm and of every Perl FastCGI script.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class FastCGI:
         receive_timeout: float = 60,
         send_timeout: float = 60,
         drain_timeout: float = 3,
-        gate: Gate | None = None,
+        _gate: Gate | None = None,
     ) -> None:
         self.manager = manager_of(manager)
         self.roles = tuple(roles)
@@ -74,7 +74,7 @@ class FastCGI:
         self.drain_timeout = checks.timeout("drain_timeout", drain_timeout)
         limits = Limits(self.roles, _capability(self.manager), self.receive_timeout, self.send_timeout)
         self._listeners = Listeners(listener, self.manager, limits, self._gate, self._refuse)
-        self._lane_gate = gate
+        self._lane_gate = _gate
         self._held = Held(self.manager.notify, self._gate)
         # Monotonic seconds. Until then new connections come in a row, and those held are not asked.
         self._next_look = 0.0
@@ -88,12 +88,13 @@ class FastCGI:
         self._drain_by = FOREVER
         _at_fork.add(self)
         _at_fork_then.add(self)
-        if gate is None:
+        if _gate is None:
             self.manager._add_busy_check(self.busy)
             atexit.register(self._finish_in_hand)
 
     def accept(self) -> Request | None:  # noqa: PLR0912 - each call would cost every request
-        """The next request, or None once this worker should leave. A request in hand that was not finished is."""
+        """Worker: the next request, or None once it should leave. A request in hand that was not finished is. Raises OSError when no
+        connection can be accepted any more."""
         if self._in_hand is not None:
             self._in_hand.finish()
         waiting, listeners = self._held, self._listeners
@@ -125,12 +126,12 @@ class FastCGI:
             self._wait()
 
     def busy(self) -> bool:
-        """Whether a worker that was told to leave still has something to answer. Finishes the request in hand."""
+        """Worker: told to leave, whether it still has something to answer. Finishes the request in hand."""
         self._finish_in_hand()
         return self._drain()
 
     def close(self) -> None:
-        """Finish the request in hand and close every held connection. The listeners are their owner's."""
+        """Worker: finish the request in hand and close every held connection. The listeners are their owner's."""
         self._finish_in_hand()
         self._held.close()
         atexit.unregister(self._finish_in_hand)

@@ -47,15 +47,15 @@ _LIMITS = ("head_timeout", "idle_timeout", "receive_timeout", "send_timeout", "d
 class WSGIServer(FlupServer):  # type: ignore[misc]
     """Serves `application` in the workers of `manager`.
 
-    environ: added to the environment of each request. bindAddress: a path, a (host, port) tuple or any address of
+    application: as PEP 3333 has it. environ: added to the environment of each request. bindAddress: a path, a (host, port) tuple or any address of
     `ProcManager.listen`; None for what the manager listens on already, else what systemd or a FastCGI spawner handed over.
     umask: while the socket file is made; by default its mode is 0660. multiplexed: without effect, requests that share a
-    connection are served one at a time. debug: show the traceback in the error page. roles: FastCGI roles to answer. forceCGI:
-    serve one CGI request. manager: None for a single process. listener: what `manager.listen()` returned, instead of bindAddress.
+    connection are served one at a time. debug: show the traceback in the error page. roles: FastCGI roles to answer, see
+    `FastCGI`. forceCGI: serve one CGI request. manager: None for a single process. listener: what `manager.listen()` returned, instead of bindAddress.
     threads: requests that a worker serves at a time, for applications that wait for others. body_without_length: "buffer": a
     body that comes without CONTENT_LENGTH (a chunked upload) is received before the application is called, and its length
-    set; "stream": it is handed over as it comes. body_limit: bytes of such a body; a longer one gets 413. Other keywords go to
-    `FastCGI`: its timeouts.
+    set; "stream": it is handed over as it comes. body_limit: bytes of such a body; a longer one gets 413. limits: the timeouts of
+    `FastCGI`: head_timeout, idle_timeout, receive_timeout, send_timeout and drain_timeout, in seconds.
 
     Raises ConfigError. Source: flup.server.fcgi_single.WSGIServer 1.0.3.
     """
@@ -93,7 +93,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         self._limits = _limits(cast("dict[str, Any]", limits))
 
     def run(self) -> bool:
-        """Bind, fork and serve. With a managed pool it ends by SystemExit, in the manager and in each worker. In a single
+        """Manager: bind, fork and serve. With a managed pool it ends by SystemExit, in the manager and in each worker. In a single
         process it returns True after HUP, False after INT or TERM, as flup's does.
 
         Raises ConfigError, ListenError and PidFileError, before anything is served.
@@ -133,7 +133,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
 
     def _serve_in(self, gate: Gate | None, before: Callable[[], None], after: Callable[[], None]) -> None:
         """One accept loop: the main thread's, or a lane's, which has a gate of its own."""
-        fcgi = FastCGI(self._listener, manager=self.manager, roles=self.roles, gate=gate, **self._limits)
+        fcgi = FastCGI(self._listener, manager=self.manager, roles=self.roles, _gate=gate, **self._limits)
         leave = None
         try:
             while (request := fcgi.accept()) is not None:

@@ -78,8 +78,9 @@ _LIMITS = (
 
 
 class PoolManager(ProcManager):
-    """`n_processes` says how many workers there are at most, in every kind of pool.
+    """A `ProcManager` whose workers come and go as they are needed, have limits, and are seen from outside.
 
+    n_processes: how many workers there are at most, in every kind of pool.
     pool: "static": always n_processes. "dynamic": as many as are busy, and some to spare. "ondemand": none at rest, after the first
         one has shown that it can start. "per-request": a worker for each request.
     start_servers, min_spare, max_spare: dynamic: how many at the start, how many are idle at least and at most. None: as
@@ -107,7 +108,7 @@ class PoolManager(ProcManager):
     start_children, max_children, requests: POE's names of start_servers, n_processes and max_requests. With the first the pool is
         dynamic, with the second alone there is a worker for each request, unless `pool` says otherwise; `requests` of 0 is no limit.
 
-    Other parameters are those of `ProcManager`; `reload` is "rolling" here. Raises ConfigError, which names the parameter.
+    reload: as of `ProcManager`, with another default. rest: as of `ProcManager`. Raises ConfigError, which names the parameter.
     """
 
     def __init__(
