@@ -32,4 +32,4 @@ class Manager(PoolManager):
 manager = Manager(int(sys.argv[2]))
 manager.manage()
 while not manager.leaving:
-    manager.gate.wait()
+    manager._gate.wait()

@@ -6,6 +6,7 @@ flup is not needed by all.
 
 TYPE_CHECKING = False  # as `typing` has it, which takes longer to import than `starter`
 if TYPE_CHECKING:
+    from .basics.states import Role
     from .daemon.daemon import Daemon
     from .daemon.supervisor import Supervisor
     from .errors import (
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
         ProtocolError,
         RequestTimeout,
     )
-    from .fastcgi import FastCGI, WSGIServer, adopt
+    from .fastcgi import FastCGI, Request, WSGIServer, adopt
     from .manager.procmanager import ProcManager
     from .pool.poolmanager import PoolManager
+    from .sockets.listener import Listener
 
 __version__ = "0.1.0"
 
@@ -31,33 +33,39 @@ __all__ = [
     "Daemon",
     "FastCGI",
     "ListenError",
+    "Listener",
     "PidFileError",
     "PoolManager",
     "ProcManager",
     "ProcManagerError",
     "ProtocolError",
+    "Request",
     "RequestTimeout",
+    "Role",
     "Supervisor",
     "WSGIServer",
     "adopt",
 ]
 
+# Where each is, if not in `errors`.
+_MODULES = {
+    "Daemon": "daemon.daemon",
+    "FastCGI": "fastcgi",
+    "Listener": "sockets.listener",
+    "PoolManager": "pool.poolmanager",
+    "ProcManager": "manager.procmanager",
+    "Request": "fastcgi",
+    "Role": "basics.states",
+    "Supervisor": "daemon.supervisor",
+    "WSGIServer": "fastcgi",
+    "adopt": "fastcgi",
+}
+
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name in ("FastCGI", "WSGIServer", "adopt"):
-        from . import fastcgi as module
-    elif name == "ProcManager":
-        from .manager import procmanager as module  # type: ignore[no-redef]
-    elif name == "PoolManager":
-        from .pool import poolmanager as module  # type: ignore[no-redef]
-    elif name == "Daemon":
-        from .daemon import daemon as module  # type: ignore[no-redef]
-    elif name == "Supervisor":
-        from .daemon import supervisor as module  # type: ignore[no-redef]
-    else:
-        from . import errors as module  # type: ignore[no-redef]
+    module = __import__(f"{__name__}.{_MODULES.get(name, 'errors')}", fromlist=[name])
     found: object = getattr(module, name)
     globals()[name] = found  # once: afterwards it is an attribute like any other
     return found

@@ -11,7 +11,7 @@ that n processes share as 1/n of a page. Virtual size, which the Perl originals 
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -20,18 +20,29 @@ from .basics.states import Role
 from .errors import ConfigError
 from .manager.procmanager import ProcManager
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .manager.parameters import Parameters
+
+__all__ = ["Limits"]
+
 KB = 1024
 MB = 1024 * KB
 
 
 class Limits(ProcManager):
-    """To be mixed in: `class Manager(Limits, ...)`. Each limit works alone; 0 means none.
+    """A `ProcManager` whose workers have limits. To be mixed in: `class Manager(Limits, ...)`. Each limit works alone; 0 means none.
 
     max_requests: requests after which a worker leaves.
     max_size: KB of memory above which it leaves.
     sizecheck_num_requests: the size is looked at after every so many requests.
     size_of: "rss", or "pss" where the system knows it (Linux). RSS costs some 40 microseconds; for PSS the system walks all
         pages, milliseconds for each 100 MB: look every so many requests.
+
+    n_processes, rest: as of `ProcManager`. `request_count` is how many requests this worker has served. For subclasses: `size_unit`,
+    the unit of max_size in words and in bytes, and `limits_single_process`, whether a single process leaves at its limits, too. Raises
+    ConfigError.
     """
 
     size_unit = ("KB", KB)
@@ -45,7 +56,7 @@ class Limits(ProcManager):
         max_size: int = 0,
         sizecheck_num_requests: int = 1,
         size_of: str = "rss",
-        **rest: Any,
+        **rest: Unpack[Parameters],
     ) -> None:
         super().__init__(n_processes, **rest)
         self.max_requests = checks.count("max_requests", max_requests)
@@ -96,10 +107,12 @@ class Limits(ProcManager):
         return int((self._process or psutil.Process()).memory_full_info().uss)
 
     def requests_message(self) -> str:
+        """Worker: what it says when it leaves for max_requests. To be overridden."""
         served = "" if self.request_count == self.max_requests else f": {self.request_count} requests"
         return f"safe exit after max_requests ({self.max_requests}){served}"
 
     def size_message(self, limit: str, value: int, size: int) -> str:
+        """Worker: what it says when it leaves for `limit`, which is `value` units; `size` is in bytes. To be overridden."""
         unit, factor = self.size_unit
         return (
             f"safe exit due to memory limits exceeded after {self.request_count} requests: "

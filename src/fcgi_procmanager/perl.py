@@ -360,7 +360,7 @@ class Dynamic(ProcManager, PoolManager):
     def _size(self) -> None:
         least = self.min_nproc or self.n_processes
         self.n_processes = max(least, self.max_nproc)
-        self.sizing = Sizing(DYNAMIC, self.n_processes, least, 1, least, self.delta_time)
+        self._sizing = Sizing(DYNAMIC, self.n_processes, least, 1, least, self.delta_time)
         self.reload = PLAIN
 
     def pm_loop(self) -> bool:

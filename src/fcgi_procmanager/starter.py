@@ -16,7 +16,7 @@ __all__ = ["restart_server", "server_ports", "start_server", "stop_server"]
 
 
 def server_ports() -> dict[str, int]:
-    """In a program that a superdaemon runs: its listening sockets, `{"127.0.0.1:8080": 3, "/run/app.sock": 4}`: what was asked
+    """A program that a superdaemon runs: its listening sockets, `{"127.0.0.1:8080": 3, "/run/app.sock": 4}`: what was asked
     for, and the number of the descriptor. Raises RuntimeError where no superdaemon has started this, and ValueError for a variable
     that it has not written. Source: Server::Starter 0.35."""
     text = os.environ.get(serverports.VARIABLE)

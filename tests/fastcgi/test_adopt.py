@@ -158,6 +158,8 @@ def test_what_is_refused(sock_path: str) -> None:
     for wrong in ("text", None, application, WSGIServer(application), manager, Forking(application)):
         with pytest.raises(ConfigError, match="adopt"):
             adopt(wrong, manager)
+    with pytest.raises(ConfigError, match="manager must be a ProcManager, not 4"):
+        adopt(Single(application), 4)  # type: ignore[arg-type]
     adopt(Single(application, multiplexed=True), manager)  # served one at a time, which loses nothing
     with pytest.raises(ConfigError, match="_isClientAllowed"):
         adopt(Access(application), manager)

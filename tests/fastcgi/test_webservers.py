@@ -267,12 +267,12 @@ def test_a_request_that_comes_with_the_order_to_leave_is_answered_at_once(sock_p
         client.send(fcgi.request_bytes(keep=True))
         manager.retire_self("told to leave")
         waits: list[float] = []
-        manager.gate.wait = lambda deadline=0.0: waits.append(deadline) or []  # type: ignore[method-assign,assignment]
+        manager._gate.wait = lambda deadline=0.0: waits.append(deadline) or []  # type: ignore[method-assign,assignment]
         request = loop.accept()
         assert (request is not None, waits) == (True, [])
         request.finish()
         assert client.read_reply().ended
         assert loop.accept() is None
     loop.close()
-    manager.gate.close()
+    manager._gate.close()
     listener.remove()

@@ -15,7 +15,7 @@ from typing import Any, Callable
 
 import pytest
 
-from fcgi_procmanager import ProcManager, WSGIServer
+from fcgi_procmanager import FastCGI, ProcManager, WSGIServer
 from fcgi_procmanager.errors import ConfigError
 from harness import fcgi
 from harness.process import Script, free_port, wait_until
@@ -94,6 +94,20 @@ def test_wrong_values_are_refused_at_construction(wrong: dict[str, Any]) -> None
 def test_application_must_be_callable() -> None:
     with pytest.raises(ConfigError, match="application"):
         WSGIServer("application")  # type: ignore[arg-type]
+
+
+def test_a_manager_in_the_place_of_something_else() -> None:
+    """One line that says what was meant."""
+    for server in (lambda: WSGIServer(application, ProcManager(4), "/nowhere"), lambda: FastCGI(manager=4)):  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="manager=") as raised:
+            server()
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ConfigError, match=r"write manager=ProcManager\(3\)"):
+        WSGIServer(application, manager=3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"must be a ProcManager, not <class .*write manager=ProcManager\(4\)"):
+        WSGIServer(application, manager=ProcManager)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="environ must be a dict, not"):
+        WSGIServer(application, "/run/app.sock")  # type: ignore[arg-type]
 
 
 def test_constructor_of_flup() -> None:

@@ -49,5 +49,5 @@ def say(*words: object) -> None:
 def idle(manager: Any) -> None:
     """A worker without a server: it waits to be told to leave, and leaves."""
     while not manager.leaving:
-        manager.gate.wait()
+        manager._gate.wait()
     manager.exit(manager.leave_reason)

@@ -241,7 +241,7 @@ class Script:
         return [sys.executable, *python_args, str(path)]
 
     def _read_output(self, deadline: float, what: str) -> None:
-        if not _readable(self._stdout, deadline - time.monotonic()):
+        if not readable(self._stdout, deadline - time.monotonic()):
             raise Overdue(f"{what} did not come in time; {self._line_buffer!r} did\n{self._story()}")
         data = os.read(self._stdout, 1 << 16)
         self._line_buffer += data
@@ -249,7 +249,7 @@ class Script:
 
     def _tree_ended(self, timeout: float) -> bool:
         """Nobody writes to the tree pipe: readable means end of file."""
-        return _readable(self._tree_pipe, timeout)
+        return readable(self._tree_pipe, timeout)
 
     def _story(self) -> str:
         return f"--- return code {self.process.returncode}, standard error:\n{self.log()}---"
@@ -461,7 +461,7 @@ def _ends_within(pid: int, timeout: float) -> bool:
         return _is_waitable(pid)
     fd = os.pidfd_open(pid)
     try:
-        return _readable(fd, timeout)
+        return readable(fd, timeout)
     finally:
         os.close(fd)
 
@@ -472,7 +472,8 @@ def _is_waitable(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _readable(fd: int, timeout: float) -> bool:
+def readable(fd: int, timeout: float) -> bool:
+    """Whether there is something to read, or the end, within so many seconds."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(max(0, timeout) * 1000))

@@ -49,9 +49,9 @@ manager = Manager(4, max_requests=1)
 manager.manage()
 say(os.getpid())
 os.set_blocking(0, False)
-manager.gate.add(0)
+manager._gate.add(0)
 while not manager.leaving:
-    manager.gate.wait()
+    manager._gate.wait()
     try:
         request = os.read(0, 1)
     except BlockingIOError:

@@ -415,7 +415,7 @@ manager = ProcManager(2, pidfile=sys.argv[1])
 manager.manage()
 say(os.getpid())
 while not manager.leaving:
-    manager.gate.wait()
+    manager._gate.wait()
 manager.pre_dispatch()
 if os.path.exists(sys.argv[2]):
     os.unlink(sys.argv[2])

@@ -79,7 +79,7 @@ def test_a_part_hears_of_all_that_happens_in_its_order(run_script: Run) -> None:
         + TELLS
         + """
 manager = Manager(1)
-manager.attend(Tells())
+manager._attend(Tells())
 manager.manage()
 say("worker")
 idle(manager)
@@ -110,7 +110,7 @@ class Closed(PoolPart):
     def close(self): say("close")
     {body}
 manager = ProcManager(2)
-manager.attend(Closed())
+manager._attend(Closed())
 manager.manage()
 say("worker")
 {end}
@@ -141,7 +141,7 @@ class Timer(PoolPart):
             self.next_at = FOREVER
         return False
 manager = ProcManager(1)
-manager.attend(Timer())
+manager._attend(Timer())
 manager.manage()
 idle(manager)
 """
@@ -168,7 +168,7 @@ class Reader(PoolPart):
             pass
         return False
 manager = ProcManager(1)
-manager.attend(Reader())
+manager._attend(Reader())
 manager.manage()
 say("worker")
 idle(manager)
@@ -200,7 +200,7 @@ class Sizing(PoolPart):
         self.called = ()
         return True
 manager = ProcManager(1)
-manager.attend(Sizing())
+manager._attend(Sizing())
 manager.manage()
 idle(manager)
 """,
@@ -221,7 +221,7 @@ class Restless(PoolPart):
     def turn(self, now):
         return True
 manager = ProcManager(2)
-manager.attend(Restless())
+manager._attend(Restless())
 manager.manage()
 say(os.getpid())
 idle(manager)
@@ -246,8 +246,8 @@ def test_the_end_of_its_child_is_announced_and_told_to_it_alone(run_script: Run,
         + HAS_A_CHILD
         + f"""
 manager = ProcManager(2)
-manager.attend(Other())
-manager.attend(Keeper("/bin/sh", "-c", {command!r}))
+manager._attend(Other())
+manager._attend(Keeper("/bin/sh", "-c", {command!r}))
 manager.manage()
 idle(manager)
 """
@@ -278,7 +278,7 @@ class Manager(ProcManager):
         return super().wait()
 manager = Manager(2)
 keeper = Keeper("/bin/cat")
-manager.attend(keeper)
+manager._attend(keeper)
 manager.manage()
 idle(manager)
 """,
@@ -303,7 +303,7 @@ def test_its_child_does_not_outlive_the_manager(run_script: Run, pipe: tuple[int
         + HAS_A_CHILD
         + """
 manager = ProcManager(1)
-manager.attend(Keeper("/bin/cat"))
+manager._attend(Keeper("/bin/cat"))
 manager.manage()
 say("worker")
 idle(manager)
@@ -332,7 +332,7 @@ class Keeper(PoolPart):
     def ended(self, child, exit):
         say("not there")
 manager = ProcManager(1)
-manager.attend(Keeper())
+manager._attend(Keeper())
 manager.manage()
 say("worker")
 idle(manager)
@@ -360,7 +360,7 @@ class Holds(PoolPart):
             pass
         return not self.holds_stop
 manager = ProcManager(1, die_timeout={timeout})
-manager.attend(Holds())
+manager._attend(Holds())
 manager.manage()
 say("worker")
 idle(manager)

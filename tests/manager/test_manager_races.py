@@ -288,7 +288,7 @@ class Manager(ProcManager):
 manager = Manager(2, pidfile=sys.argv[1])
 manager.manage()
 while not manager.leaving:
-    manager.gate.wait()
+    manager._gate.wait()
 manager.exit(manager.leave_reason)
 """,
         args=[tmp_path / "pid", name],

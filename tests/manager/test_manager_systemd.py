@@ -41,7 +41,7 @@ manager = Manager(int(sys.argv[1]), **settings)
 if manager.manage():
     say(*(name in os.environ for name in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")))
     while not manager.leaving or os.path.exists("hold"):
-        manager.gate.wait() if not manager.leaving else time.sleep(0.005)
+        manager._gate.wait() if not manager.leaving else time.sleep(0.005)
     manager.exit(manager.leave_reason)
 """
 

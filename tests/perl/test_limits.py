@@ -199,7 +199,7 @@ def test_a_worker_that_owes_answers_gives_them_first(run_script: Run) -> None:
         owed = [True, True, False]
         manager = Limits(n_processes=1, max_requests=1)
         manager.manage()
-        manager.add_busy_check(lambda: owed.pop(0))
+        manager._add_busy_check(lambda: owed.pop(0))
         for count in range(9):
             say(count, manager.leaving)
             manager.pre_dispatch()
@@ -288,7 +288,7 @@ def test_a_single_process_of_a_constrained_manager_leaves_at_its_limit(
 def test_a_single_process_that_owes_answers_gives_them_first(capfd: pytest.CaptureFixture[str]) -> None:
     owed = [True, True, False]
     manager = perl.Constrained(max_requests=1)
-    manager.add_busy_check(lambda: owed.pop(0))
+    manager._add_busy_check(lambda: owed.pop(0))
     for _ in range(2):
         manager.pm_pre_dispatch()
         manager.pm_post_dispatch()

@@ -348,7 +348,7 @@ def test_without_a_pool(logged: Logged) -> None:
 
 
 def test_nothing_is_measured_where_nobody_asked() -> None:
-    assert PoolManager(1).make_request is None
+    assert PoolManager(1)._make_request is None
 
 
 def test_a_relative_path_is_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

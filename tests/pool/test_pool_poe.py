@@ -127,6 +127,6 @@ def test_dynamic_has_between_min_nproc_and_max_nproc_workers(run_script: Run, so
 )
 def test_the_parameters_of_poe(given: dict[str, Any], kind: str, numbers: tuple[int, ...]) -> None:
     manager = PoolManager(**given, requests=7)
-    assert manager.sizing.pool == kind
-    assert (manager.n_processes, *manager.sizing.spares[1:]) == numbers
+    assert manager._sizing.pool == kind
+    assert (manager.n_processes, *manager._sizing.spares[1:]) == numbers
     assert manager.max_requests == 7

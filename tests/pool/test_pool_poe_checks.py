@@ -82,10 +82,10 @@ def pool(run_script: Run, sock_path: str) -> Pool:
 
 def test_ten_children_at_the_start_are_twenty_idle_and_thirty_in_all_at_most() -> None:
     found = PoolManager(start_children=10, pool_name="alias")
-    assert (found.sizing.spares.min_spare, found.sizing.spares.max_spare, found.n_processes) == (10, 20, 30)
-    assert found.sizing.pool == "dynamic"
+    assert (found._sizing.spares.min_spare, found._sizing.spares.max_spare, found.n_processes) == (10, 20, 30)
+    assert found._sizing.pool == "dynamic"
     assert found.pool_name == "alias"
-    assert PoolManager(max_children=3).sizing.pool == "per-request"
+    assert PoolManager(max_children=3)._sizing.pool == "per-request"
 
 
 def test_spare_workers_that_serve_one_request_each(pool: Pool, talk: Callable[[], Talk], tmp_path: Path) -> None:

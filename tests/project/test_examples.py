@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import configparser
 import os
+import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -150,12 +152,19 @@ def unit(name: str) -> configparser.ConfigParser:
 
 @pytest.mark.parametrize("name", UNITS)
 def test_the_units_work_as_systemd_runs_them(
-    run_script: Run, inherited: socket.socket, notified: Notified, name: str
+    run_script: Run, inherited: socket.socket, notified: Notified, tmp_path: Path, name: str
 ) -> None:
     """The very ExecStart and ExecReload, with the socket on descriptor 3, notifications and the watchdog."""
     service = unit(name)["Service"]
-    program, *options = shlex.split(service["ExecStart"])
-    assert program.endswith("/fcgi-procmanager")
+    runtime = tmp_path / service["RuntimeDirectory"]
+    runtime.mkdir()
+
+    def options_of(key: str) -> list[str]:
+        program, *options = shlex.split(service[key].replace(f"/run/{runtime.name}/", f"{runtime}/"))
+        assert program == "/srv/app/.venv/bin/fcgi-procmanager"
+        return options
+
+    options = options_of("ExecStart")
     server = run_script(
         [sys.executable, "-c", LAUNCHER, str(inherited.fileno()), sys.executable, "-m", "fcgi_procmanager", *options],
         pass_fds=[inherited.fileno()],
@@ -177,9 +186,8 @@ def test_the_units_work_as_systemd_runs_them(
         server.signal(signal.Signals[service.get("ReloadSignal", "SIGHUP")])
     else:
         assert service["Type"] == "notify"
-        reload = shlex.split(service["ExecReload"].replace("$MAINPID", str(server.pid)))
-        assert reload[0] == "/bin/kill"
-        subprocess.run(["kill", *reload[1:]], check=True, timeout=20)
+        subprocess.run([*COMMAND, *options_of("ExecReload")], check=True, timeout=60)
+        assert not workers & set(server.workers())  # it has waited
     assert int(notified.wait("RELOADING")["MONOTONIC_USEC"]) >= asked_at, (
         "systemd takes an earlier one for another reload"
     )
@@ -191,13 +199,39 @@ def test_the_units_work_as_systemd_runs_them(
     assert server.wait() == 0
     server.tree_gone()
     assert os.path.exists(inherited.getsockname())  # it is systemd's
+    assert list(runtime.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", UNITS)
 def test_the_units_fit_together(name: str) -> None:
     assert unit(name)["Service"]["KillMode"] == "mixed"
     assert unit(name)["Unit"]["Requires"] == "fcgi-procmanager.socket"
-    assert unit("fcgi-procmanager.socket")["Socket"]["ListenStream"].startswith("/")
+    address = Path(unit("fcgi-procmanager.socket")["Socket"]["ListenStream"])
+    # systemd removes that folder when the service stops, and the socket is to stay.
+    assert address.parent != Path("/run", unit(name)["Service"]["RuntimeDirectory"])
+
+
+def test_the_units_differ_in_their_way_to_reload_only() -> None:
+    first, second = (dict(unit(name)["Service"]) for name in UNITS)
+    assert {key for key in {*first, *second} if first.get(key) != second.get(key)} == {"Type", "ExecReload"}
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_little_is_left_to_the_units(tmp_path: Path, name: str) -> None:
+    analyze = require("systemd-analyze")
+    if _systemd_version(analyze) < 250:
+        pytest.skip("systemd-analyze security --offline needs systemd 250")
+    path = shutil.copy(EXAMPLES / name, tmp_path)
+    done = subprocess.run(
+        [analyze, "security", "--offline=true", "--no-pager", path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    exposure = re.search(r"exposure level for \S+: (\d+\.\d)", done.stdout)
+    assert exposure, done.stderr
+    assert float(exposure[1]) < 3, done.stdout
 
 
 @pytest.mark.parametrize("name", UNITS)

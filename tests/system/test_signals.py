@@ -292,7 +292,7 @@ while (accepted := manager.accept(listener)) is not None:
 
 def test_signals_blocked_by_the_parent_still_stop_it(run_script: Run) -> None:
     """Whoever started it had TERM and HUP blocked, which survives an exec."""
-    source = POOL + "manager = ProcManager(2)\nmanager.manage()\nmanager.gate.wait()\nmanager.post_dispatch()\n"
+    source = POOL + "manager = ProcManager(2)\nmanager.manage()\nmanager._gate.wait()\nmanager.post_dispatch()\n"
     starter = (
         "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD]);"
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
@@ -367,7 +367,7 @@ class Manager(ProcManager):
 manager = Manager(1)
 manager.manage()
 while not manager.leaving:
-    manager.gate.wait()
+    manager._gate.wait()
 manager.post_dispatch()
 """
     )
@@ -404,7 +404,7 @@ def pool(number):
         if manager.manage():
             say("up")
             while not manager.leaving:
-                manager.gate.wait()
+                manager._gate.wait()
             manager.exit(f"left pool {number}")
     except SystemExit as end:
         if manager.role == "server":
@@ -444,14 +444,14 @@ try:
     if inner.manage():
         say("inner worker", os.getpid())
         while not inner.leaving:
-            inner.gate.wait()
+            inner._gate.wait()
         inner.exit("inner left")
 except SystemExit as end:
     if inner.role == "server":
         raise
     say("inner pool ended", end.code, before == look())
 while not outer.leaving:
-    outer.gate.wait()
+    outer._gate.wait()
 outer.exit("outer left")
 """
     )
@@ -481,7 +481,7 @@ inner = ProcManager(2)
 inner.manage()
 say("up")
 while not inner.leaving:
-    inner.gate.wait()
+    inner._gate.wait()
 inner.exit("inner left")
 """
     )
@@ -506,7 +506,7 @@ before = look()
 manager = Manager(1, no_signals=True)
 manager.manage()
 say("server", look() == before)
-manager.gate.wait()
+manager._gate.wait()
 say("server", look() == before)
 manager.post_dispatch()
 """

@@ -302,7 +302,7 @@ class Manager(ProcManager):
         if message.endswith("started"):
             self.started += 1
     def watch(self):
-        real = self.gate.wait
+        real = self._gate.wait
         def wait(*args):
             ready = real(*args)
             if ready and self.looks is None:
@@ -312,7 +312,7 @@ class Manager(ProcManager):
                 except FileExistsError:
                     self.looks = 99
             return ready
-        self.gate.wait = wait
+        self._gate.wait = wait
     @property
     def leaving(self):
         if self.looks is not None:
@@ -325,7 +325,7 @@ manager = Manager(2)
 listener = manager.listen(sys.argv[1])
 manager.manage()
 if manager.started >= 2:  # a third worker would look for itself and hide the loss
-    manager.gate.wait()
+    manager._gate.wait()
     manager.exit("left")
 manager.watch()
 while (accepted := manager.accept(listener)) is not None:

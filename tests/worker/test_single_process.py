@@ -93,7 +93,7 @@ def own(*_):
     count += 1
 number = getattr(signal, "SIG" + sys.argv[1])
 signal.signal(number, own)
-with manager.single_process():
+with manager._single_process():
     {inside}
 say(count, signal.getsignal(number) is own)
 """
@@ -119,7 +119,7 @@ def test_a_signal_that_was_acted_on_is_not_given_again(run_script: Run, name: st
 def test_a_late_term_without_a_handler_ends_the_process(run_script: Run) -> None:
     """The handler that is put back is the system's: what would have happened a moment later, happens."""
     script = run_script(
-        HEAD + "with manager.single_process():\n    signal.raise_signal(signal.SIGTERM)\nsay('alive')\n"
+        HEAD + "with manager._single_process():\n    signal.raise_signal(signal.SIGTERM)\nsay('alive')\n"
     )
     assert script.wait() == -signal.SIGTERM
     assert script.output() == ""

@@ -181,7 +181,7 @@ def _place(options: Options) -> Place:
 
 def _listen(manager: ProgramManager, place: Place) -> Listener:
     if place.listeners:
-        manager.add_listeners(place.listeners)
+        manager._add_listeners(place.listeners)
         return manager.listeners[0]
     for address in place.addresses:
         return manager.listen(address, mode=place.mode, owner=place.owner, take_over=place.take_over)

@@ -167,10 +167,10 @@ def host(
         manager.status_listen = web.status_socket()
     hosting = Hosting(manager, application, greet, is_outdated)
     for part in (hosting, *parts):
-        manager.attend(part)
+        manager._attend(part)
     if watch:
         hosting.show_at_once()  # who edits reads it, and the pool goes on after a mistake
-        manager.attend(Watch(manager))
+        manager._attend(Watch(manager))
     if manager.n_processes == 0:
         application.load()
     try:
@@ -210,14 +210,14 @@ def _open_web(manager: ProcManager, place: Place) -> Web | None:
     if not (place.addresses or place.listeners):
         place.addresses.append(web.private_socket())
     web.target = _listen(manager, place)
-    manager.attend(web)
+    manager._attend(web)
     return web
 
 
 def _listen(manager: ProcManager, place: Place) -> Listener:
     """The first of the sockets that the manager now listens on."""
     if place.listeners:
-        manager.add_listeners(place.listeners)
+        manager._add_listeners(place.listeners)
         return manager.listeners[0]
     if place.addresses:
         for address in place.addresses:

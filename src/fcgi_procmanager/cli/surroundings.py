@@ -137,11 +137,11 @@ class Surroundings(PoolPart):
     def prepare(self, manager: ProcManager) -> None:
         """The manager is made: it has what we have opened, and we attend it."""
         if self._pid_file is not None:
-            manager.add_pid_file(self._pid_file)
-        if manager.collects_output:
+            manager._add_pid_file(self._pid_file)
+        if manager._collects_output:
             self.reopens_in_worker = False
         if self._detached is not None or self._log is not None:
-            manager.attend(self)
+            manager._attend(self)
 
     @property
     def account(self) -> dict[str, str]:

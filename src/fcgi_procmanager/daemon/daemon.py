@@ -44,7 +44,8 @@ class Daemon:
 
     Class attributes, for subclasses: `user` and `group` for when none is given; `directory` and `umask` of the daemon in the
     background, None to keep them; `return_value`, the exit status after `daemon_run()`; `can_do_hot_reload`, whether a second
-    start is to send USR2 to the first (see `Supervisor`). Source: App::Base::Daemon 0.08.
+    start is to send USR2 to the first (see `Supervisor`). After `main`, `options` are those of the command line and `arguments`
+    the rest of it. Raises ConfigError. Source: App::Base::Daemon 0.08.
     """
 
     user: str | int | None = None
@@ -88,7 +89,7 @@ class Daemon:
 
     @classmethod
     def main(cls, argv: Sequence[str] | None = None) -> NoReturn:
-        """Read the command line (without the program's name; by default that of the process), `run()`, and end the process: by
+        """The process that was typed: read the command line (without the program's name; by default that of the process), `run()`, and end the process: by
         SystemExit, with the status of `run()`, or 2 and one line for a mistake. `--help` is status 0."""
         open_missing()
         parser = options.make(cls.__doc__)
@@ -114,11 +115,11 @@ class Daemon:
 
     @classmethod
     def add_arguments(cls, parser: options.Parser) -> None:
-        """For a program's own options: `parser` is an argparse.ArgumentParser. They are found in `self.options`, and what is no
+        """The process that was typed: for a program's own options: `parser` is an argparse.ArgumentParser. They are found in `self.options`, and what is no
         option in `self.arguments`."""
 
     def run(self) -> int:
-        """In the process that was typed: returns 0 when the daemon has started, or when a running one was told to reload; else its
+        """The process that was typed: returns 0 when the daemon has started, or when a running one was told to reload; else its
         exit status, its last words being on standard error. In the daemon it never returns: it ends by SystemExit. With `no_fork`
         it is one process, and what is returned is the exit status. Raises ConfigError and PidFileError. Source: `run` of
         App::Base::Script, which returns 0 whatever happens."""

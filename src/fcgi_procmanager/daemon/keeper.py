@@ -101,7 +101,7 @@ class Keeper:
                 return self._left_to_successor()
             if self._stop is not None and self._is_alone:
                 return exits.FAILED if self._reaper.killed else exits.OK
-            if self.supervised.is_due(monotonic()) and not self.supervised.start(self._owner.become_supervised):
+            if self.supervised.is_due(monotonic()) and not self.supervised.start(self._owner._become_supervised):
                 return None
             if self.supervised.is_there:
                 self._started()

@@ -108,7 +108,7 @@ class Supervisor(Daemon):
         self._keeper = None
         return status or self.return_value
 
-    def become_supervised(self, mask: set[int]) -> None:
+    def _become_supervised(self, mask: set[int]) -> None:
         """For the keeper: in the child, signals held."""
         self._mask = mask
 

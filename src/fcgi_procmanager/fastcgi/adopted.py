@@ -8,7 +8,7 @@ neither accepts nor speaks the protocol; `WSGIServer` does that in its place.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flup.server.fcgi import WSGIServer as ThreadedServer
 from flup.server.fcgi_base import BaseFCGIServer
@@ -17,23 +17,30 @@ from flup.server.fcgi_single import WSGIServer as SingleServer
 from ..errors import ConfigError
 from ..manager.procmanager import ProcManager
 from . import protocol
+from .loop import manager_of
 from .request import Request
 from .wsgi import WSGIServer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .settings import Settings
 
 _THREADS = 32  # for a server that has no limit of its own, which is flup's default
 _BYPASSED = ("run", "request_class", "_isClientAllowed", "_mainloopPeriodic")  # what a subclass would override in vain
 
 
-def adopt(server: BaseFCGIServer, manager: ProcManager, **settings: Any) -> Adopted:
-    """Put `server` under `manager`; `.run()` of the result binds, forks and serves, and ends by SystemExit.
+def adopt(server: BaseFCGIServer, manager: ProcManager, **settings: Unpack[Settings]) -> Adopted:
+    """Manager: put `server` under `manager`; `.run()` of the result binds, forks and serves, and ends by SystemExit.
 
     server: a flup.server.fcgi_single.WSGIServer or flup.server.fcgi.WSGIServer (threaded), or of a subclass that overrides
     `handler` and `error` at most; not running. With a bindAddress of None it serves what the manager listens on, else what was
     handed over, on descriptor 0. A threaded one serves `maxThreads` requests at a time in each worker, 32 without that.
-    settings: `body_without_length`, `body_limit` and timeouts, see `WSGIServer`.
+    manager: a `ProcManager`. settings: `body_without_length`, `body_limit` and timeouts, see `WSGIServer`.
 
     Raises ConfigError for anything else.
     """
+    manager = manager_of(manager)
     base = _base(server)
     for name in _BYPASSED:
         if _own(server, name) is not getattr(base, name):
@@ -47,7 +54,12 @@ class Adopted(WSGIServer):
     """A flup server under a manager. `run()` is all there is to call."""
 
     def __init__(
-        self, server: BaseFCGIServer, manager: ProcManager, threads: int, overrides_error: bool, **settings: Any
+        self,
+        server: BaseFCGIServer,
+        manager: ProcManager,
+        threads: int,
+        overrides_error: bool,
+        **settings: Unpack[Settings],
     ) -> None:
         super().__init__(
             server.application,

@@ -28,17 +28,17 @@ class Hooks:
         self._manager = manager
         self._lock = threading.Lock()
         # post_dispatch leaves by SystemExit, which would end one thread only: the main thread does it instead.
-        manager.add_busy_check(lambda: True)
+        manager._add_busy_check(lambda: True)
         _at_fork.add(self)
 
     def enter(self) -> None:
         with self._lock:
-            self._manager.in_flight += 1
+            self._manager._in_flight += 1
             self._manager.pre_dispatch()
 
     def leave(self) -> None:
         with self._lock:
-            self._manager.in_flight -= 1
+            self._manager._in_flight -= 1
             self._manager.post_dispatch()
 
     def renew(self) -> None:
@@ -75,14 +75,14 @@ class Lanes:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
-        self._manager.gate.remove(self._done.read_end)
+        self._manager._gate.remove(self._done.read_end)
         self._stop.close()
         self._done.close()
         if self._failure is not None:
             raise self._failure
 
     def _start_and_wait(self) -> None:
-        gate = self._manager.gate
+        gate = self._manager._gate
         gate.remove_listeners()  # this thread accepts nothing: the baton is not for it
         gate.add(self._done.read_end)
         for thread in self._threads:
@@ -105,7 +105,7 @@ class Lanes:
         self._done.write()
 
     def _serve_with_a_gate(self) -> None:
-        gate = Gate(None, self._stop.read_end, self._manager.baton)
+        gate = Gate(None, self._stop.read_end, self._manager._baton)
         self._gates.append(gate)
         try:
             self._serve(gate)
@@ -132,7 +132,7 @@ class Lanes:
         if not (self._stop.intact and self._done.intact):
             return False
         try:
-            for gate in (self._manager.gate, *self._gates):
+            for gate in (self._manager._gate, *self._gates):
                 gate.add(self._stop.write_end)  # fails where there is no wait set any more
                 gate.remove(self._stop.write_end)
         except (OSError, ValueError):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Callable
 from ..basics import checks
 from ..basics.clock import FOREVER, monotonic
 from ..basics.states import Role
-from ..errors import ProtocolError
+from ..errors import ConfigError, ProtocolError
 from ..manager.procmanager import ProcManager
 from ..system.atfork import AtFork
 from ..worker.gate import Gate
@@ -43,16 +43,16 @@ class FastCGI:
     listener: what `manager.listen()` returned, a listening socket, or several; None for all that the manager listens
         on, else what systemd or a FastCGI spawner handed over.
     manager: None for a single process without one.
-    roles: FastCGI roles to answer; others are refused with UNKNOWN_ROLE.
+    roles: FastCGI roles to answer, 1 for Responder, 2 for Authorizer, 3 for Filter; others are refused with UNKNOWN_ROLE.
     head_timeout: seconds a connection may take to bring the parameters of its first request, or of a begun one.
     idle_timeout: seconds a kept connection may be silent. Longer than the web server's own, so that it closes first.
     receive_timeout: seconds to wait for more of a body. send_timeout: seconds that the peer may keep one reply waiting
-        in all. drain_timeout: see above.
+        in all. drain_timeout: seconds that one which was accepted gets to speak, when this worker is to leave.
     as_cgi: while a request is in hand, `print` writes its reply, `sys.stdin` is its body and `os.environ` has its parameters, as in
         a CGI script. For scripts with one thread: streams and environment are those of the whole process.
-    gate: of a thread of its own (lanes.py); None for the main thread's.
+    _gate: of a thread of its own (lanes.py); None for the main thread's.
 
-    Source: the loop of FCGI.pm and of every Perl FastCGI script.
+    Raises ConfigError, and ListenError when nothing was handed over. Source: the loop of FCGI.pm and of every Perl FastCGI script.
     """
 
     def __init__(
@@ -67,9 +67,9 @@ class FastCGI:
         send_timeout: float = 60,
         drain_timeout: float = 3,
         as_cgi: bool = False,
-        gate: Gate | None = None,
+        _gate: Gate | None = None,
     ) -> None:
-        self.manager = manager if manager is not None else ProcManager()
+        self.manager = manager_of(manager)
         self.roles = tuple(roles)
         self.head_timeout = checks.timeout("head_timeout", head_timeout)
         self.idle_timeout = checks.timeout("idle_timeout", idle_timeout)
@@ -80,7 +80,7 @@ class FastCGI:
         self._capability: dict[str, str] = {}
         limits = Limits(self.roles, self._capability, self.receive_timeout, self.send_timeout)
         self._listeners = Listeners(listener, self.manager, limits, self._gate, self._refuse)
-        self._lane_gate = gate
+        self._lane_gate = _gate
         self._held = Held(self.manager.notify, self._gate)
         # Monotonic seconds. Until then new connections come in a row, and those held are not asked.
         self._next_look = 0.0
@@ -96,7 +96,8 @@ class FastCGI:
         _at_fork_then.add(self)
 
     def accept(self) -> Request | None:  # noqa: PLR0912 - each call would cost every request
-        """The next request, or None once this worker should leave. A request in hand that was not finished is."""
+        """Worker: the next request, or None once it should leave. A request in hand that was not finished is. Raises OSError when no
+        connection can be accepted any more."""
         if self._in_hand is not None:
             self._in_hand.finish()
         waiting, listeners = self._held, self._listeners
@@ -128,12 +129,12 @@ class FastCGI:
             self._wait()
 
     def busy(self) -> bool:
-        """Whether a worker that was told to leave still has something to answer. Finishes the request in hand."""
+        """Worker: told to leave, whether it still has something to answer. Finishes the request in hand."""
         self._finish_in_hand()
         return self._drain()
 
     def close(self) -> None:
-        """Finish the request in hand and close every held connection. The listeners are their owner's."""
+        """Worker: finish the request in hand and close every held connection. The listeners are their owner's."""
         self._finish_in_hand()
         self._held.close()
         atexit.unregister(self._finish_in_hand)
@@ -146,7 +147,7 @@ class FastCGI:
         return self.manager.leaving or self._disowned
 
     def _gate(self) -> Gate:
-        return self._lane_gate or self.manager.gate
+        return self._lane_gate or self.manager._gate
 
     def _disown(self) -> None:
         """In a child that the application has forked: what is open here is its parent's to answer, watch and close. While a
@@ -175,12 +176,12 @@ class FastCGI:
 
     def _begin(self) -> None:
         """What a worker has is there after the fork only; this loop may have been made before it."""
-        self._begun, self._slot = True, self.manager.slot
+        self._begun, self._slot = True, self.manager._slot
         self._capability.update(_capability(self.manager))
         if self._lane_gate is None:
-            self.manager.add_busy_check(self.busy)
+            self.manager._add_busy_check(self.busy)
             atexit.register(self._finish_in_hand)
-        self._make = self.manager.make_request or Request
+        self._make = self.manager._make_request or Request
 
     # -- before a request ---------------------------------------------------------------------------------------------
 
@@ -322,6 +323,16 @@ class FastCGI:
 
 _at_fork = AtFork(FastCGI._disown)
 _at_fork_then = AtFork(FastCGI._disown_listeners)
+
+
+def manager_of(given: ProcManager | None) -> ProcManager:
+    """What a server was given as its manager, or one of a single process. Raises ConfigError."""
+    if given is None:
+        return ProcManager()
+    if not isinstance(given, ProcManager):
+        number = given if type(given) is int else 4
+        raise ConfigError(f"manager must be a ProcManager, not {given!r}: write manager=ProcManager({number})")
+    return given
 
 
 def _capability(manager: ProcManager) -> dict[str, str]:

@@ -41,9 +41,11 @@ def _nothing(connection: Connection, keep: bool) -> None:
 
 
 class Request:
-    """params: the CGI variables, decoded as latin-1. role: protocol.RESPONDER and so on. keep: the web server wants the
-    connection kept. body: all of it, if it came with them, else None. framing: how much of a body the reply may have, once a server of applications knows it. stdin, data: binary files to read, `data` for the Filter role only. stdout, stderr: binary streams to
-    the web server, gathered and sent at `flush` and `finish`. What is written to a peer that is gone is dropped.
+    """Worker: one request, which `FastCGI.accept` returns.
+
+    `params` has the CGI variables, a dict of strings decoded as latin-1; `role` is 1 for Responder, 2 for Authorizer, 3 for Filter;
+    `request_id` is the number of the request on its connection; `keep`, whether the web server wants the connection kept; `body`,
+    bytes, all of the body if it came with the variables, else None.
 
     Source: the request object of flup 1.0.3, and FCGI.pm's.
     """
@@ -81,13 +83,14 @@ class Request:
 
     @property
     def connection(self) -> Connection:
+        """For our servers."""
         return self._connection
 
     # -- input --------------------------------------------------------------------------------------------------------
 
     @property
     def stdin(self) -> IO[bytes]:
-        """The body. Reading it raises PeerGone (an OSError) when it ends early. Raises ValueError after `finish`."""
+        """A binary file: the body. Reading it raises PeerGone (an OSError) when it ends early. Raises ValueError after `finish`."""
         if self._input is None:
             if self._done is None:
                 self._refuse()
@@ -96,7 +99,7 @@ class Request:
         return self._input
 
     def receive_body(self, limit: int) -> int:
-        """All of the body, before it is read: `stdin` has it then, in memory or in a temporary file. Returns its length in bytes.
+        """For our servers: all of the body, before it is read: `stdin` has it then, in memory or in a temporary file. Returns its length in bytes.
         Raises BodyTooLarge, PeerGone, ProtocolError, and OSError where it cannot be stored."""
         body = self.body if self.body is not None else self._connection.whole_body(protocol.STDIN)
         if body is None:
@@ -129,7 +132,7 @@ class Request:
 
     @property
     def data(self) -> IO[bytes]:
-        """The file of a Filter request. It comes behind the body: what is left unread of that is dropped."""
+        """A binary file: that of a Filter request. It comes behind the body: what is left unread of that is dropped."""
         if self._data is None:
             if self._done is None:
                 self._refuse()
@@ -161,7 +164,8 @@ class Request:
 
     @property
     def stdout(self) -> Output:
-        """The reply."""
+        """A binary stream: the reply, beginning with its headers. It is gathered, and sent at `flush` and `finish`. What is written to a
+        peer that is gone is dropped."""
         if self._stdout is None:
             self._put_stdout(self._new_output())
             assert self._stdout is not None
@@ -169,7 +173,7 @@ class Request:
 
     @property
     def stderr(self) -> Output:
-        """For the web server's error log. It is sent behind the first of the reply, or at the end; behind HAProxy it goes to
+        """A binary stream: for the web server's error log. It is sent behind the first of the reply, or at the end; behind HAProxy it goes to
         this process's standard error."""
         if self._stderr is None:
             fragile = self.params.get("SERVER_SOFTWARE", "").startswith("HAProxy")
@@ -179,7 +183,7 @@ class Request:
         return self._stderr
 
     def expect_cgi(self) -> None:
-        """Who writes the reply is not a server of ours that knows what it may say: what is written from now on is looked at."""
+        """For our servers: who writes the reply is not a server of ours that knows what it may say: what is written from now on is looked at."""
         self.drop()
         self._put_stdout(self._new_cgi_output())
 
@@ -200,14 +204,14 @@ class Request:
         return self._stdout is not None and self._stdout.sent
 
     def reply(self, parts: list[bytes]) -> None:
-        """The rest of a reply that is at hand, to be sent by `finish`."""
+        """For our servers: the rest of a reply that is at hand, to be sent by `finish`."""
         if self._stdout is None and self._parts is None:
             self._parts = parts
         else:
             self.stdout.writelines(parts)
 
     def drop(self) -> None:
-        """Forget what was written and is not sent yet."""
+        """For our servers: forget what was written and is not sent yet."""
         self._parts = None
         self.framing = None
         if self._stdout is not None:
@@ -215,16 +219,18 @@ class Request:
 
     @property
     def disowned(self) -> bool:
-        """This is a child that the application has forked: the request is its parent's."""
+        """For our servers: this is a child that the application has forked: the request is its parent's."""
         return self._done is _nothing
 
     @property
     def finished(self) -> bool:
+        """`finish` or `abandon` was called."""
         return self._done is None
 
     def finish(self, app_status: int = 0, protocol_status: int = protocol.REQUEST_COMPLETE) -> None:
         """Send what is gathered and the end of the request, in one piece if it fits. May be called twice. A reply that is
-        shorter than its Content-Length is broken off instead, see `abandon`."""
+        shorter than its Content-Length is broken off instead, see `abandon`. app_status, protocol_status: of the FastCGI protocol, 0
+        when all is well."""
         done = self._done
         if done is None:
             return
@@ -258,7 +264,7 @@ class Request:
         self._close(done)
 
     def abandon(self, why: str) -> None:
-        """End the connection without an end of the request: the reply in it is broken, and must not look complete. The mere end of
+        """End the connection without an end of the request, and say why in the log: the reply in it is broken, and must not look complete. The mere end of
         a connection does to nginx, lighttpd and Caddy, unless it is to be kept; what is no FastCGI at all does to nobody."""
         done = self._done
         if done is None:
@@ -274,7 +280,7 @@ class Request:
         self._close(done)
 
     def disown(self) -> None:
-        """In a child that the application has forked: the reply is its parent's. Writing and finishing do nothing there."""
+        """For our servers, in a child that the application has forked: the reply is its parent's. Writing and finishing do nothing there."""
         self._connection.disown()
         self._done = _nothing
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import html
 import os
 import traceback
-from collections.abc import Iterable
-from typing import Any, Callable, cast
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, cast
 from wsgiref.handlers import CGIHandler
 
 from flup.server.fcgi_single import WSGIServer as FlupServer
@@ -27,10 +27,15 @@ from .connection import PeerGone
 from .environ import common_environ, environ_of
 from .framing import Framing
 from .lanes import Hooks, Lanes
-from .loop import FastCGI
+from .loop import FastCGI, manager_of
 from .request import BodyTooLarge, Request
 from .response import Response
 from .tracebacks import write_traceback
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from .settings import Timeouts
 
 Application = Callable[[dict, Callable[..., Any]], Iterable[bytes]]  # type: ignore[type-arg]
 
@@ -42,15 +47,15 @@ _LIMITS = ("head_timeout", "idle_timeout", "receive_timeout", "send_timeout", "d
 class WSGIServer(FlupServer):  # type: ignore[misc]
     """Serves `application` in the workers of `manager`.
 
-    environ: added to the environment of each request. bindAddress: a path, a (host, port) tuple or any address of
+    application: as PEP 3333 has it. environ: added to the environment of each request. bindAddress: a path, a (host, port) tuple or any address of
     `ProcManager.listen`; None for what the manager listens on already, else what systemd or a FastCGI spawner handed over.
     umask: while the socket file is made; by default its mode is 0660. multiplexed: without effect, requests that share a
-    connection are served one at a time. debug: show the traceback in the error page. roles: FastCGI roles to answer. forceCGI:
-    serve one CGI request. manager: None for a single process. listener: what `manager.listen()` returned, instead of bindAddress.
+    connection are served one at a time. debug: show the traceback in the error page. roles: FastCGI roles to answer, see
+    `FastCGI`. forceCGI: serve one CGI request. manager: None for a single process. listener: what `manager.listen()` returned, instead of bindAddress.
     threads: requests that a worker serves at a time, for applications that wait for others. body_without_length: "buffer": a
     body that comes without CONTENT_LENGTH (a chunked upload) is received before the application is called, and its length
-    set; "stream": it is handed over as it comes. body_limit: bytes of such a body; a longer one gets 413. Other keywords go to
-    `FastCGI`: its timeouts.
+    set; "stream": it is handed over as it comes. body_limit: bytes of such a body; a longer one gets 413. limits: the timeouts of
+    `FastCGI`: head_timeout, idle_timeout, receive_timeout, send_timeout and drain_timeout, in seconds.
 
     Raises ConfigError. Source: flup.server.fcgi_single.WSGIServer 1.0.3.
     """
@@ -71,12 +76,13 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         threads: int = 1,
         body_without_length: str = "buffer",
         body_limit: int = BODY_LIMIT,
-        **limits: float,
+        **limits: Unpack[Timeouts],
     ) -> None:
         if not callable(application):
             raise ConfigError(f"application must be callable, not {application!r}")
+        _check_environ(environ)
         super().__init__(application, environ, bindAddress, umask, False, debug, roles, forceCGI)
-        self.manager = manager if manager is not None else ProcManager()
+        self.manager = manager_of(manager)
         self.multiprocess = self.manager.n_processes > 0
         self._listener = listener
         self.threads = _threads(threads)
@@ -84,11 +90,11 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         self._body_limit = checks.count("body_limit", body_limit)
         if multiplexed:
             self.manager.notify("multiplexed=True has no effect: requests on one connection are served one at a time")
-        self._limits = _limits(limits)
+        self._limits = _limits(cast("dict[str, Any]", limits))
         self._loop: FastCGI | None = None  # of the main thread, made before the fork
 
     def run(self) -> bool:
-        """Bind, fork and serve. With a managed pool it ends by SystemExit, in the manager and in each worker. In a single
+        """Manager: bind, fork and serve. With a managed pool it ends by SystemExit, in the manager and in each worker. In a single
         process it returns True after HUP, False after INT or TERM, as flup's does.
 
         Raises ConfigError, ListenError and PidFileError, before anything is served.
@@ -107,7 +113,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         if manager.role is Role.SERVER or manager.manage():
             self.serve()
             manager.leave()
-        with manager.single_process():
+        with manager._single_process():
             self.serve()
         if self._listener is not None:
             self._listener.remove()
@@ -121,10 +127,10 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
         """Worker: answer requests until it should leave."""
         self._common = common_environ(self.environ, self.threads > 1, self.multiprocess)
         if self.threads == 1:
-            with self.manager.in_a_row():
+            with self.manager._in_a_row():
                 self._serve_in(None, self.manager.pre_dispatch, self.manager.post_dispatch)
         else:
-            self.manager.share_slot()
+            self.manager._share_slot()
             hooks = Hooks(self.manager)
             Lanes(self.manager, self.threads, lambda gate: self._serve_in(gate, hooks.enter, hooks.leave)).run()
 
@@ -149,7 +155,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             raise leave
 
     def _new_loop(self, gate: Gate | None = None) -> FastCGI:
-        return FastCGI(self._listener, manager=self.manager, roles=self.roles, gate=gate, **self._limits)
+        return FastCGI(self._listener, manager=self.manager, roles=self.roles, _gate=gate, **self._limits)
 
     def handler(self, req: Request) -> tuple[int, int]:
         """Worker: call the application for one request. Returns (protocol status, application status)."""
@@ -281,6 +287,13 @@ def _of_the_peer(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, (PeerGone, ProtocolError)):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def _check_environ(value: object) -> None:
+    if isinstance(value, ProcManager):
+        raise ConfigError("the second parameter of WSGIServer is flup's environ: give the manager by name, manager=...")
+    if value is not None and not isinstance(value, Mapping):
+        raise ConfigError(f"environ must be a dict, not {value!r}: it is added to the environment of each request")
 
 
 def _limits(given: dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PoolPart(Part):
-    """What `ProcManager.attend` takes. What it does not need, it leaves as it is here.
+    """What `ProcManager._attend` takes. What it does not need, it leaves as it is here.
 
     starting_suffix: added to the title of a worker that is not ready yet. traces: why a worker cannot serve is told with the
     traceback at the start too, not only in a reload. needs_new_manager: the manager has loaded what a reload is to replace, so that

@@ -65,7 +65,8 @@ class ProcManager:
     process_name, manager_process_name: titles of a worker and of the manager.
 
     Raises ConfigError, which names the parameter, at construction and whenever one is set. Every parameter is an attribute, read
-    anew at each use. Source: the attributes of FCGI::Engine::ProcManager 0.22.
+    anew at each use. So are `role`, the `Role` of this process; `manager_pid`; `listeners`, a list of the `Listener` objects of the pool; and
+    `log_name`, which each line of its log begins with. Source: the attributes of FCGI::Engine::ProcManager 0.22.
     """
 
     log_name = "FastCGI"  # what each log line begins with
@@ -130,7 +131,7 @@ class ProcManager:
     # -- what a script calls ------------------------------------------------------------------------------------------
 
     def manage(self) -> bool:
-        """Fork and keep the workers. Returns True in each worker. With 0 processes returns False at once and changes
+        """Manager: fork and keep the workers. Returns True in each worker. With 0 processes returns False at once and changes
         nothing. In the manager it never returns: it ends by SystemExit, status 0 after a gentle stop, 1 when somebody
         had to be killed or nothing could be served, 2 when the workers refused to start (BootError).
 
@@ -167,12 +168,17 @@ class ProcManager:
         backlog: int = 1024,
         take_over: bool = False,
     ) -> Listener:
-        """Bind `address` once, for all workers, before `manage()`. Forms: `/path.sock`, `host:port`, `[v6]:port`, `fd:N`;
-        None for what systemd, a superdaemon or a FastCGI spawner handed over (LISTEN_FDS, SERVER_STARTER_PORT, descriptor 0).
+        """Manager, before `manage()`: bind once, for all workers.
 
-        `mode` and `owner` ("user:group") are of a socket file, by default 0660 and ours; it is removed when the manager
-        ends. `take_over` moves into the place of a living server, which goes on with the connections it has; without it such
-        a socket file is refused. Raises ConfigError and ListenError.
+        address: `/path.sock`, `host:port`, `[v6]:port` or `fd:N`, or a tuple (host, port); None for what systemd, a superdaemon
+            or a FastCGI spawner handed over (LISTEN_FDS, SERVER_STARTER_PORT, descriptor 0).
+        mode: of a socket file, 0o660 by default. It is removed when the manager ends.
+        owner: of a socket file: "user", "user:group" or ":group"; by default ours.
+        backlog: how many connections may wait to be accepted.
+        take_over: move into the place of a living server, which goes on with the connections it has; without it such a
+            socket file is refused.
+
+        Raises ConfigError and ListenError.
         """
         asked = "" if address is None and not take_over else parse_address(address).describe()
         left = handover.found()
@@ -185,10 +191,10 @@ class ProcManager:
             found = [bind(parse_address(address), backlog=backlog, mode=mode, owner=owner, take_over=take_over)]
         for listener in found:
             listener.asked = asked
-        self.add_listeners(found)
+        self._add_listeners(found)
         return found[0]
 
-    def add_listeners(self, found: list[Listener]) -> None:
+    def _add_listeners(self, found: list[Listener]) -> None:
         """The same for what this process has bound by itself."""
         if not self.listeners:
             atexit.register(self._remove_listeners)  # for a process that never comes to manage()
@@ -196,7 +202,8 @@ class ProcManager:
 
     def accept(self, listener: Listener | socket.socket) -> tuple[socket.socket, Any] | None:
         """Worker: the next (connection, address), or None once this worker should leave. No signal is lost between the
-        look and the wait, and no accepted connection either. `listener` must be non-blocking, as `listen` makes it."""
+        look and the wait, and no accepted connection either. `listener` must be non-blocking, as `listen` makes it. Raises
+        OSError as `socket.accept` does."""
         return self._worker.accept(socket_of(listener))
 
     @property
@@ -206,7 +213,7 @@ class ProcManager:
         return self._half.registry.workers.pids if self._half is not None else []
 
     def received_signal(self, name: str | None = None) -> Any:
-        """Either: how often a signal came to this process: of one name, or a dict of all. Source: FCGI::ProcManager 0.28."""
+        """Either: how often a signal came to this process: of one name without its SIG an int, of None a dict of all. Source: FCGI::ProcManager 0.28."""
         received = self._received
         return dict(received) if name is None else received.get(name, 0)
 
@@ -266,13 +273,14 @@ class ProcManager:
             self._worker.leaving.told = True
 
     def notify(self, message: str) -> None:
-        """Either: one line, to standard error, or through `logging` when the application configured that logger."""
+        """Either: one line, to standard error, or through `logging` when the application configured the logger
+        `fcgi_procmanager`."""
         if self._half is not None and self._half.keeps_back(message):
             return
         log.write(f"{self.log_name}: {self.role} (pid {os.getpid()}): {message.rstrip()}")
 
     def change_process_name(self) -> None:
-        """Either: show the role in the process title."""
+        """Either: make `manager_process_name` or `process_name` the title of the process."""
         set_title(self.manager_process_name if self.role is Role.MANAGER else self.process_name)
 
     def write_pid_file(self) -> None:
@@ -298,7 +306,7 @@ class ProcManager:
         self.exit(f"dying: {message}", status)
 
     def abort(self, message: str) -> NoReturn:
-        """Either: leave at once with status 1."""
+        """Either: leave at once, by SystemExit with status 1. The manager kills and reaps what is left."""
         self.exit(message, exits.FAILED)
 
     def exit(self, message: str, status: int = exits.OK) -> NoReturn:
@@ -343,32 +351,32 @@ class ProcManager:
 
     @property
     def leave_reason(self) -> str:
-        """The words of the log line of a worker that leaves."""
+        """Worker: the words of its last line in the log."""
         return self._worker.leaving.reason
 
     # -- for servers under a manager ----------------------------------------------------------------------------------
 
     @property
-    def gate(self) -> Gate:
+    def _gate(self) -> Gate:
         """Worker: its wait set, made when first asked for, after the fork."""
         return self._worker.gate
 
     @property
-    def slot(self) -> Slot | None:
+    def _slot(self) -> Slot | None:
         """Worker: its place on the scoreboard, if there is one."""
         return self._worker.slot
 
     @property
-    def make_request(self) -> Callable[..., Any] | None:
+    def _make_request(self) -> Callable[..., Any] | None:
         """Worker: makes the requests of an accept loop, where somebody is to be told of each; None for the loop's own."""
         return None
 
     @property
-    def collects_output(self) -> bool:
+    def _collects_output(self) -> bool:
         """Either: what workers write to standard output and standard error goes to the log through the manager."""
         return False
 
-    def share_slot(self) -> None:
+    def _share_slot(self) -> None:
         """Worker, before its threads: more than one request at a time will be written there."""
         if self._worker.slot is not None:
             from ..ipc.scoreboard import SharedSlot
@@ -376,7 +384,7 @@ class ProcManager:
             self._worker.slot = SharedSlot(self._worker.slot)
 
     @contextmanager
-    def in_a_row(self) -> Iterator[None]:
+    def _in_a_row(self) -> Iterator[None]:
         """Worker: a loop that waits in `gate` only and calls the hooks around each request. Where nobody has overridden them, nobody
         can see SA_RESTART between two requests: it is taken off before the worker waits. It is still set before each request, since
         an application may have taken it off."""
@@ -389,25 +397,25 @@ class ProcManager:
                 self._signals.restart(False)
 
     @property
-    def baton(self) -> Baton | None:
+    def _baton(self) -> Baton | None:
         """Worker: for gates of its threads."""
         return self._worker.channel.baton if self._worker.channel else None
 
     @property
-    def in_flight(self) -> int:
+    def _in_flight(self) -> int:
         """Worker: with threads, other requests in progress."""
         return self._worker.in_flight
 
-    @in_flight.setter
-    def in_flight(self, value: int) -> None:
+    @_in_flight.setter
+    def _in_flight(self, value: int) -> None:
         self._worker.in_flight = value
 
-    def add_busy_check(self, busy: Callable[[], bool]) -> None:
+    def _add_busy_check(self, busy: Callable[[], bool]) -> None:
         """Worker: `busy()` is asked before it leaves: True while something it accepted is still to be answered."""
         self._worker.add_busy_check(busy)
 
     @contextmanager
-    def single_process(self) -> Iterator[None]:
+    def _single_process(self) -> Iterator[None]:
         """The only process: TERM, INT and HUP make `leaving` true inside the block. For servers; a script with a loop of its
         own and 0 processes keeps the handlers it has.
 
@@ -423,7 +431,7 @@ class ProcManager:
             self._worker.close_gate()
             self._signals.close()
 
-    def attend(self, part: PoolPart) -> None:
+    def _attend(self, part: PoolPart) -> None:
         """Before `manage()`: let this part attend the manager's loop."""
         self._parts.append(part)
 
@@ -444,7 +452,7 @@ class ProcManager:
         if self._half is not None:
             self._half.look()
 
-    def add_pid_file(self, pidfile: PidFile) -> None:
+    def _add_pid_file(self, pidfile: PidFile) -> None:
         """Manager, before `manage()`: one that this process has acquired by itself, as root for example."""
         self._pidfiles[pidfile.path] = pidfile
 
@@ -517,8 +525,8 @@ class ProcManager:
         if self._worker.stands_by:
             self._stand_by()
         self.notify("initialized")
-        if self.slot is not None:
-            self.slot.ready()
+        if self._slot is not None:
+            self._slot.ready()
         self._worker.report(READY)
         self._leave_if_told()
 

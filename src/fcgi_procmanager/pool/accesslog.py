@@ -127,7 +127,7 @@ class AccessLog(PoolPart):
         """Raises OSError."""
         if not self._is_file and not self._has_room():
             return
-        if not self._is_file and self._manager.collects_output:
+        if not self._is_file and self._manager._collects_output:
             line = _LEVEL + line
         if self._is_torn:
             line = b"\n" + line

@@ -72,10 +72,10 @@ class Census(PoolPart):
         active = max(
             sum(worker.busy for worker in found), int(accepted > 0)
         )  # one may have come and gone between two looks
-        manager.sizer.max_active = max(manager.sizer.max_active, active)
+        manager._sizer.max_active = max(manager._sizer.max_active, active)
         return PoolStatus(
             name=manager.pool_name,
-            kind=manager.sizing.pool,
+            kind=manager._sizing.pool,
             phase=self._phase,
             started=self.started,
             now=now,
@@ -87,10 +87,10 @@ class Census(PoolPart):
             max_queue=self._most_waiting,
             queue_limit=queue.limit or None,
             queue_is_exact=queue.exact,
-            max_active=manager.sizer.max_active,
-            max_children_reached=manager.sizer.saturated,
-            slow=manager.deadlines.slow,
-            timeouts=manager.deadlines.timeouts,
+            max_active=manager._sizer.max_active,
+            max_children_reached=manager._sizer.saturated,
+            slow=manager._deadlines.slow,
+            timeouts=manager._deadlines.timeouts,
             deaths=workers.deaths.count,
             failed_starts=workers.failed_starts,
             failing_starts=workers.respawn.failures,
@@ -98,7 +98,7 @@ class Census(PoolPart):
             retired=dict(workers.retired),
             reloads=workers.generation,
             reload_failure=workers.reload_failure,
-            limits=manager.limits(),
+            limits=manager._limits(),
             deadly=tuple(Deadly(*one) for one in workers.deaths.worst),
             standby=half.standby.children.ready,
             workers=tuple(found),

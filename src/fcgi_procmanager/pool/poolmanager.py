@@ -37,7 +37,10 @@ from .workers import PoolWorkers
 from .worn import Worn
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from ..manager.half import ManagerHalf
+    from ..manager.parameters import PoolParameters
     from ..manager.parts import PoolPart
     from ..manager.workers import Workers
     from .accesslog import AccessLog
@@ -75,8 +78,9 @@ _LIMITS = (
 
 
 class PoolManager(ProcManager):
-    """`n_processes` says how many workers there are at most, in every kind of pool.
+    """A `ProcManager` whose workers come and go as they are needed, have limits, and are seen from outside.
 
+    n_processes: how many workers there are at most, in every kind of pool.
     pool: "static": always n_processes. "dynamic": as many as are busy, and some to spare. "ondemand": none at rest, after the first
         one has shown that it can start. "per-request": a worker for each request.
     start_servers, min_spare, max_spare: dynamic: how many at the start, how many are idle at least and at most. None: as
@@ -104,7 +108,7 @@ class PoolManager(ProcManager):
     start_children, max_children, requests: POE's names of start_servers, n_processes and max_requests. With the first the pool is
         dynamic, with the second alone there is a worker for each request, unless `pool` says otherwise; `requests` of 0 is no limit.
 
-    Other parameters are those of `ProcManager`; `reload` is "rolling" here. Raises ConfigError, which names the parameter.
+    reload: as of `ProcManager`, with another default. rest: as of `ProcManager`. Raises ConfigError, which names the parameter.
     """
 
     def __init__(
@@ -137,7 +141,7 @@ class PoolManager(ProcManager):
         max_children: int = 0,
         requests: int = 0,
         reload: str = ROLLING,
-        **rest: Any,
+        **rest: Unpack[PoolParameters],
     ) -> None:
         if start_children or max_children:
             names = _from_poe(start_children, max_children or n_processes)
@@ -147,7 +151,7 @@ class PoolManager(ProcManager):
             max_spare = names.max_spare if max_spare is None else max_spare
             n_processes = names.n_processes
         super().__init__(n_processes, reload=reload, **rest)
-        self.sizing = Sizing(
+        self._sizing = Sizing(
             pool,
             n_processes,
             start_servers,
@@ -169,16 +173,16 @@ class PoolManager(ProcManager):
         self.pool_name = checks.text("pool_name", pool_name)
         if log_format is not None:
             checks.one_of("log_format", log_format, FORMATS)
-        self.collector = Collector(log_format, self.pool_name) if log_format is not None else None
+        self._collector = Collector(log_format, self.pool_name) if log_format is not None else None
         self.control = checks.path("control", control)
         self.status_listen = checks.text("status_listen", status_listen or "")
         self.access_format = access_format
         self._access = _access_log(self, access_log, access_format)
         self.access_log = self._access.target if self._access is not None else None
-        self.census = Census(self)
+        self._census = Census(self)
         self._foreign = Foreign()
-        self.sizer = Sizer(self)
-        self.deadlines = Deadlines(self)
+        self._sizer = Sizer(self)
+        self._deadlines = Deadlines(self)
         self._worn: Worn | None = None
         self._attending = False
 
@@ -186,7 +190,7 @@ class PoolManager(ProcManager):
 
     def server_init(self) -> None:
         super().server_init()
-        requests = 1 if self.sizing.pool == PER_REQUEST else self.max_requests
+        requests = 1 if self._sizing.pool == PER_REQUEST else self.max_requests
         self._worn = Worn(requests, self.max_memory, self.memory_measure)
 
     def pre_dispatch(self) -> None:
@@ -233,7 +237,7 @@ class PoolManager(ProcManager):
 
     # -- the two processes --------------------------------------------------------------------------------------------
 
-    def scoreboard(self) -> Scoreboard:
+    def _scoreboard(self) -> Scoreboard:
         """Manager: a new one. In a reload there are more workers than n_processes, and TTIN may add some."""
         return Scoreboard(max(64, 4 * self.n_processes))
 
@@ -250,9 +254,9 @@ class PoolManager(ProcManager):
         else:
             signal.raise_signal(signal.SIGTERM)
 
-    def limits(self) -> dict[str, float | None]:
+    def _limits(self) -> dict[str, float | None]:
         """Manager: all that is configured, None where there is no limit."""
-        sizing = self.sizing
+        sizing = self._sizing
         found: dict[str, float | None] = {name: getattr(self, name) or None for name in _LIMITS}
         found["n_processes"] = self.n_processes
         if sizing.pool == DYNAMIC:
@@ -267,49 +271,49 @@ class PoolManager(ProcManager):
             return f"{self.role} (pid {os.getpid()}): no pool here"
         from ..status import table
 
-        return table.render(self.census.take())
+        return table.render(self._census.take())
 
     @property
-    def collects_output(self) -> bool:
-        return self.collector is not None
+    def _collects_output(self) -> bool:
+        return self._collector is not None
 
     @property
-    def make_request(self) -> Callable[..., Any] | None:
+    def _make_request(self) -> Callable[..., Any] | None:
         return self._access.request if self._access is not None else None
 
     def manage(self) -> bool:
-        if self.collector is not None:
-            self.collector.install()
+        if self._collector is not None:
+            self._collector.install()
         if not self.n_processes and self._access is not None:
             self._access.open()
         if self.n_processes and not self._attending:
             self._attending = True
             for part in self._own_parts():
-                self.attend(part)
+                self._attend(part)
         return super().manage()
 
     def _own_parts(self) -> Iterator[PoolPart]:
-        if self.collector is not None:
-            yield self.collector
-        yield self.census
-        yield self.sizer
+        if self._collector is not None:
+            yield self._collector
+        yield self._census
+        yield self._sizer
         yield self._foreign
         if self.slow_after or self.request_timeout:
-            yield self.deadlines
+            yield self._deadlines
         if self._access is not None:
             yield self._access
         if self.babysit:
             yield Babysitter(self)
-        if path := self.control_path:
-            yield Control(path, self.census, self.notify if self.control is None else None)
+        if path := self._control_path:
+            yield Control(path, self._census, self.notify if self.control is None else None)
         if self.status_listen:
             from .statuspage import StatusPage  # not above: it speaks FastCGI
 
-            yield StatusPage(self.status_listen, self.census)
-            yield History(self.census)
+            yield StatusPage(self.status_listen, self._census)
+            yield History(self._census)
 
     @property
-    def control_path(self) -> str | None:
+    def _control_path(self) -> str | None:
         """Where the control socket is; None for nowhere."""
         if self.control is not None:
             return os.path.abspath(self.control)

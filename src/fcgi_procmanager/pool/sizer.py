@@ -104,7 +104,7 @@ class Sizer(PoolPart):
     def look(self) -> None:
         """Decide, if it is time to."""
         assert self._half is not None
-        workers, sizing = self._workers, self._manager.sizing
+        workers, sizing = self._workers, self._manager._sizing
         resized = sizing.n_processes != self._manager.n_processes
         sizing.n_processes = max(0, self._manager.n_processes)
         if self._half.life.state is ManagerState.STARTING:
@@ -135,7 +135,7 @@ class Sizer(PoolPart):
     @property
     def _idle_wanted(self) -> int:
         """With fewer idle workers than these, there is something to decide."""
-        sizing = self._manager.sizing
+        sizing = self._manager._sizing
         return 0 if sizing.pool == STATIC else max(1, sizing.spares.min_spare)
 
     @property

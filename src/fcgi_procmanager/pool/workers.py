@@ -36,7 +36,7 @@ class PoolWorkers(Workers):
     def __init__(self, manager: PoolManager, half: ManagerHalf) -> None:
         super().__init__(manager, half)
         self._pool = manager
-        self.board = manager.scoreboard()
+        self.board = manager._scoreboard()
         self.deaths = Deaths()
         self.retired: dict[str, int] = {}
         self.requests = 0
@@ -46,7 +46,7 @@ class PoolWorkers(Workers):
         self._worn: dict[int, str] = {}  # pid -> why it is to be replaced, in the order in which they said so
         self._reasons: dict[int, str] = {}  # pid -> why it was replaced, of those who are leaving
         self._ages: dict[int, float] = {}  # pid -> when it is too old (monotonic seconds)
-        self._wanted = manager.sizing.start()
+        self._wanted = manager._sizing.start()
 
     # -- how many -----------------------------------------------------------------------------------------------------
 
@@ -76,7 +76,7 @@ class PoolWorkers(Workers):
         return Load(monotonic(), starting, tuple(idle), busy, waiting, len(self.children.leaving))
 
     def fill(self) -> None:
-        self._pool.sizer.look()
+        self._pool._sizer.look()
         if self._worn and not self._reloading:
             self._replace_worn()
         super().fill()
@@ -85,7 +85,7 @@ class PoolWorkers(Workers):
 
     def fork(self, record: Record) -> int:
         """A standby has its slot from the beginning, in which it is one that starts until it is told to serve."""
-        collector = self._pool.collector
+        collector = self._pool._collector
         if collector is not None:
             collector.give_output()
         self.slot = self.board.give(self.generation)
@@ -101,15 +101,15 @@ class PoolWorkers(Workers):
 
     def _furnish(self, record: Record, pid: int) -> None:
         record(pid)
-        if self._pool.collector is not None:
-            self._pool.collector.output_given(WORKER, pid)
+        if self._pool._collector is not None:
+            self._pool._collector.output_given(WORKER, pid)
         if self.slot is not None:
             self._slots[pid] = self.slot.number
 
     def _promote(self, missing: int) -> bool:
         promoted = super()._promote(missing)
         if promoted:
-            self._pool.sizer.called()
+            self._pool._sizer.called()
         return promoted
 
     def _began(self, pid: int) -> None:
@@ -133,13 +133,13 @@ class PoolWorkers(Workers):
 
     def heard(self, kind: bytes, pid: int, text: str) -> None:
         if kind == BUSY:
-            self._pool.sizer.called()
+            self._pool._sizer.called()
         elif kind == WORN:
             if pid in self.children.staying:
                 self._worn.setdefault(pid, text)
         else:
             super().heard(kind, pid, text)
-            self._pool.sizer.called()
+            self._pool._sizer.called()
 
     # -- those that are replaced --------------------------------------------------------------------------------------
 
@@ -182,7 +182,7 @@ class PoolWorkers(Workers):
             self.requests += entry.requests
             if entry.at_work and not exit.clean:
                 self._died_at_work(child, entry)
-        if self._pool.sizing.pool == PER_REQUEST and child.ladder is None and child.served and exit.clean:
+        if self._pool._sizing.pool == PER_REQUEST and child.ladder is None and child.served and exit.clean:
             self._wanted = max(0, self._wanted - 1)  # it has had its request: another one is for the next request
         self.died += child.ladder is None and not exit.clean
         if not exit.clean:
@@ -190,7 +190,7 @@ class PoolWorkers(Workers):
             # idle looks.
             self._half.channel.baton.give()
         super().ended(child, exit)
-        self._pool.sizer.called()
+        self._pool._sizer.called()
         if exit.signal in _FATAL and self._crashes.add(monotonic()):
             self._manager.notify("too many servers crashed: replacing all of them (emergency_restart_threshold)")
             self._half.reload()
@@ -230,14 +230,14 @@ class PoolWorkers(Workers):
 
     def adopt(self, left: Handover) -> None:
         super().adopt(left)
-        mine = left.parts.get(self._pool.sizer.kind, {})
+        mine = left.parts.get(self._pool._sizer.kind, {})
         if mine.get("descriptors"):
             self.board.close()
             self.board = Scoreboard(0, mine["descriptors"][0])
         self.requests, self.started = mine.get("requests", 0), mine.get("started", 0)
         self.died, self.failed_starts = mine.get("died", 0), mine.get("failed_starts", 0)
         self.deaths.count, self.retired = mine.get("deaths", 0), mine.get("retired", {})
-        self._pool.sizer.saturated, self._pool.sizer.max_active = mine.get("saturated", 0), mine.get("max_active", 0)
+        self._pool._sizer.saturated, self._pool._sizer.max_active = mine.get("saturated", 0), mine.get("max_active", 0)
         by_pid = {entry.pid: entry.number for entry in self.board.entries()}
         present = [*self.children.pids, *self._half.standby.children.pids]
         self._slots = {pid: by_pid[pid] for pid in present if pid in by_pid}

@@ -15,9 +15,10 @@ from .socketfiles import BoundFile
 
 
 class Listener:
-    """One listening, non-blocking socket, and the file it made if it made one.
+    """One listening, non-blocking socket, and the file it made if it made one. `ProcManager.listen` returns it.
 
-    asked: the address that somebody asked for, by which the program that a manager executes asks for it again.
+    `socket` is the socket itself, `address` what was asked for, `bound` the file. `asked`: the address that somebody asked for, by
+    which the program that a manager executes asks for it again.
     """
 
     def __init__(self, sock: socket.socket, address: Address, bound: BoundFile | None = None) -> None:
@@ -27,11 +28,11 @@ class Listener:
         self.asked = ""
 
     def fileno(self) -> int:
-        """The descriptor, -1 once closed."""
+        """Any process: the number of the descriptor, -1 once closed."""
         return self.socket.fileno()
 
     def describe(self) -> str:
-        """The address in words, with the real port if port 0 was asked for."""
+        """Any process: the address in words, with the real port if port 0 was asked for."""
         return self.address.describe()
 
     def close(self) -> None:

@@ -45,18 +45,18 @@ def start_server(
     socket_mode: int | None = None,
     socket_owner: str | None = None,
 ) -> int:
-    """Own sockets and run the program `exec` over them, until TERM or INT. Times are seconds. Returns the exit status: 0 after a
-    gentle stop, 1 when somebody had to be killed.
+    """The process that becomes the superdaemon: own sockets and run a program over them, until TERM or INT. Times are seconds.
+    Returns the exit status: 0 after a gentle stop, 1 when somebody had to be killed.
 
-    port: `8080`, `host:8080`, `[::1]:8080`, `u53` for UDP, `8080=3` to have it on descriptor 3; or a list. path: socket files.
+    exec: the program and its words. port: `8080`, `host:8080`, `[::1]:8080`, `u53` for UDP, `8080=3` to have it on descriptor 3; or a list. path: socket files.
     interval: a program that lives so long is good. signal_on_hup: what asks an old generation to leave. signal_on_term: what asks
     all of them at a stop. backlog: of the sockets. dir: the program's folder. pid_file: held and locked meanwhile. status_file: a
     line `generation:pid` for each. log_file: a file, or "| command". daemonize: go on in the background; the caller ends by
     SystemExit when the first generation is good, or could not be started. envdir: a folder with a file for each variable.
-    enable_auto_restart: a new generation each auto_restart_interval (360). kill_old_delay: old ones serve so long beside the new
+    enable_auto_restart: a new generation each auto_restart_interval seconds. auto_restart_interval: 360, if it is None. kill_old_delay: old ones serve so long beside the new
     one (0; 5 with enable_auto_restart). die_timeout: until KILL at a stop; 0 for no limit. ready_timeout: the program says that
     it is ready, within so long. drain_timeout: until KILL for old ones; 0 for no limit. drain_limit: how many old ones may go on;
-    0 for any. socket_mode (0o660), socket_owner ("user:group"): of socket files.
+    0 for any. socket_mode: of socket files, 0o660 if it is None. socket_owner: of socket files, "user:group".
 
     Raises ConfigError, ListenError and PidFileError. Source: start_server of Server::Starter 0.35.
     """

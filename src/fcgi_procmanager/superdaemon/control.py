@@ -25,7 +25,9 @@ _INTERVAL = 0.05  # seconds between two looks at the status file
 def restart_server(
     *, pid_file: Path = None, status_file: Path = None, restart_timeout: float = RESTART_TIMEOUT
 ) -> None:
-    """HUP to the superdaemon, and wait until only generations serve that were started after it. restart_timeout: seconds.
+    """Any process: HUP to the superdaemon, and wait until only generations serve that were started after it.
+
+    pid_file, status_file: those of the superdaemon. restart_timeout: seconds to wait.
 
     Raises ConfigError, PidFileError, and ControlError when that has not come about. Source: restart_server of Server::Starter
     0.35."""
@@ -45,7 +47,9 @@ def restart_server(
 
 
 def stop_server(*, pid_file: Path = None) -> None:
-    """TERM to the superdaemon, and wait until it is gone; its own `die_timeout` is the limit.
+    """Any process: TERM to the superdaemon, and wait until it is gone; its own `die_timeout` is the limit.
+
+    pid_file: that of the superdaemon.
 
     Raises ConfigError, PidFileError, and ControlError when none is running. Source: stop_server of Server::Starter 0.35."""
     if pid_file is None:
