@@ -6,7 +6,9 @@ its way out. It must never show a traceback for a mistake that a person can make
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 from collections.abc import Sequence
 
 from .. import __version__
@@ -40,8 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status. In a manager and in its workers it ends by SystemExit."""
     open_missing()
     owner = os.getpid()
+    words = sys.argv[1:] if argv is None else argv
+    if not words:
+        sys.stderr.write(_which(_parser()))
+        return exits.USAGE
     try:
-        options = parse(_parser(), argv)
+        options = parse(_parser(), words)
         return int(options.run(options))
     except (ProcManagerError, KeyboardInterrupt) as error:
         if os.getpid() != owner:
@@ -51,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exits.USAGE
 
 
+def _which(parser: Parser) -> str:
+    """The commands, a line each, for who has named none."""
+    (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    lines = [f"  {one.dest:12}{one.help}" for one in commands._choices_actions]
+    return "\n".join([f"{PROGRAM}: which command?", *lines, f"see '{PROGRAM} COMMAND --help'", ""])
+
+
 def _parser() -> Parser:
     parser = Parser(
         prog=PROGRAM,
@@ -58,7 +71,7 @@ def _parser() -> Parser:
         epilog=_EXIT_STATUS,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = parser.add_subparsers(dest="subcommand", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", dest="subcommand", metavar="COMMAND", required=True)
     for add in (add_serve, add_exec, add_run, add_demo, add_control, add_status, add_top, add_check, add_config):
         add(commands)
     return parser
