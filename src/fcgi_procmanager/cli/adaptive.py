@@ -46,7 +46,7 @@ def add_adaptive_options(parser: Parser) -> None:
         "--max-requests",
         type=whole,
         metavar="N",
-        help="it serves no more; a tenth fewer, by chance (default: no limit)",
+        help="it serves no more; up to a tenth fewer, by chance (default: no limit)",
     )
     add("--max-memory", type=size, metavar="SIZE", help="such as 200M (default: no limit)")
     add("--memory-measure", choices=("rss", "pss"), help="what is counted: all of it, or its share (default: rss)")

@@ -25,7 +25,7 @@ from .sources import FLAG as FLAG_OPTION
 from .sources import LIST, ONE, PREFIX, Option, Table, Value, as_it_is, from_table, from_variables, variable
 from .tomlfile import TomlFile
 
-__all__ = ["in_force", "main", "mistakes_in", "variables"]
+__all__ = ["HELP", "in_force", "main", "mistakes_in", "variables"]
 
 _KINDS = {
     "port": TEXT,
@@ -63,7 +63,7 @@ _WHOLE = ("backlog", "drain-limit")
 _ASKED = ("restart", "stop", "config", "help", "version")  # what to do now: nothing for a file
 _COMMANDS = (*_ASKED, "restart-timeout")
 
-_HELP = """\
+HELP = """\
 Usage:
   fcgi-start-server [options] -- PROGRAM ARGUMENTS...
 
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(found: Found) -> int:
     if found.mistakes:
         raise ConfigError("\n".join(found.mistakes))
-    for name, answer in (("help", _HELP), ("version", f"{__version__}\n")):
+    for name, answer in (("help", HELP), ("version", f"{__version__}\n")):
         if name in found.values:
             sys.stdout.write(answer)
             return exits.OK
