@@ -305,6 +305,7 @@ def test_names_that_are_wrong(command: Command, sock_path: str, spec: str, messa
         ("--reload-mode plain --reload-slice 1", "--reload-slice has no effect with --reload-mode plain"),
         ("-n 0 --touch x", "--touch needs a worker process: give -n 1 or more"),
         ("-n 0 --max-requests 3", "--max-requests needs a worker process"),
+        ("-n 0 --pidfile pid", "--pidfile needs a worker process"),
         ("-n 0 --watch", "--watch needs a worker process"),
         ("--env PYTHONPATH=x", "--env PYTHONPATH: it is read when Python starts: set the variable before the command"),
         ("--env FCGI_PROCMANAGER_PROCESSES=3", "it is for this command: give the option itself"),
@@ -314,6 +315,33 @@ def test_names_that_are_wrong(command: Command, sock_path: str, spec: str, messa
 def test_an_option_without_an_effect_is_one_line(command: Command, line: str, message: str) -> None:
     for name in ("serve", "check"):
         assert message in refusal(command(name, "myapp", *line.split()))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--interval 2 --ready-timeout 3", "--interval has no effect beside --ready-timeout: leave one of them out"),
+        ("--pool-name web", "--pool-name chooses a pool of a file: give --config FILE, or leave it out"),
+        ("--listen :0 --socket-mode 600", "are for a socket file: name it with --listen /path.sock"),
+        ("--backlog 3", "--backlog is for a socket that is made here"),
+    ],
+)
+def test_an_option_of_exec_without_an_effect_is_one_line(command: Command, line: str, message: str) -> None:
+    assert message in refusal(command("exec", *line.split(), "--", "true"))
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--port 0 --socket-mode 600", "--socket-mode and --socket-owner are for a socket file: name it with --path"),
+        ("--port 0 --restart-timeout 3", "--restart-timeout is for --restart: give that too, or leave it out"),
+    ],
+)
+def test_an_option_of_the_superdaemon_without_an_effect_is_one_line(
+    run_script: Callable[..., Script], line: str, message: str
+) -> None:
+    script = run_script([sys.executable, "-m", "fcgi_procmanager.starter", *line.split(), "--", "true"])
+    assert message in refusal(script)
 
 
 def test_a_single_process_on_the_command_line_overrules_a_file(command: Command, app: Path, sock_path: str) -> None:

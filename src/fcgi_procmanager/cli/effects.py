@@ -22,7 +22,9 @@ _BESIDE = (
 )
 _SPARES = ("start_servers", "min_spare", "max_spare")
 _OF_WORKERS = (
-    *("standby", "touch", "control", "status_listen"),
+    *("pidfile", "standby", "touch", "control", "status_listen"),
+    *("die_timeout", "drain_delay", "reload_timeout", "boot_timeout", "reload_slice", "start_delay"),
+    *("process_name", "manager_process_name"),
     *("max_requests", "max_memory", "max_age", "babysit", "emergency_restart_threshold"),
     *("request_timeout", "slow_after"),
 )

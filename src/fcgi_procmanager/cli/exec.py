@@ -75,7 +75,6 @@ def add(commands: argparse._SubParsersAction[Parser]) -> Configured:
     add(
         "--interval",
         type=seconds,
-        default=1.0,
         metavar="SECONDS",
         help="a copy that has lived so long is good (default: 1)",
     )
@@ -120,7 +119,7 @@ def _live(options: Options, place: Place, program: Program, surroundings: Surrou
         listener,
         stop_signal,
         options.stop_when_idle,
-        options.interval,
+        1.0 if options.interval is None else options.interval,
         options.ready_timeout,
     )
     manager.manage()
@@ -131,6 +130,10 @@ def _examine(options: Options) -> None:
     checks.signal_name("--stop-signal", options.stop_signal)
     _count(options.processes)
     _place(options)
+    if options.interval is not None and options.ready_timeout is not None:
+        raise ConfigError("--interval has no effect beside --ready-timeout: leave one of them out")
+    if getattr(options, "pool_name", None) and options.table is None:
+        raise ConfigError("--pool-name chooses a pool of a file: give --config FILE, or leave it out")
     variables(options.env)
 
 

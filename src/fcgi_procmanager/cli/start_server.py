@@ -147,13 +147,22 @@ def _run(found: Found) -> int:
     if "stop" in found.values:
         _command(stop_server, settings, "pid_file")
         return exits.OK
+    if "restart-timeout" in found.values:
+        raise ConfigError("--restart-timeout is for --restart: give that too, or leave it out")
     if not program:
         raise ConfigError("server program not specified")
+    _check_effects(settings)
     for name in _COMMANDS:
         settings.pop(name.replace("-", "_"), None)
     status = start_server(exec=program, **settings)
     signals.ignore_late()
     return status
+
+
+def _check_effects(settings: dict[str, Any]) -> None:
+    given = [name for name in ("socket_mode", "socket_owner") if settings.get(name) is not None]
+    if given and not settings.get("path"):
+        raise ConfigError("--socket-mode and --socket-owner are for a socket file: name it with --path /path.sock")
 
 
 def _command(run: Callable[..., None], settings: dict[str, Any], *names: str) -> None:
@@ -228,6 +237,7 @@ def mistakes_in(table: Table) -> list[str]:
     program = settings.pop(_PROGRAM, ["program"])
     try:
         check(**{**_defaults(), **settings, "exec": program})
+        _check_effects(settings)
     except ConfigError as error:
         return [f"{table.file.where(*table.path)}: [{SUPERDAEMON}] {error}"]
     return []
