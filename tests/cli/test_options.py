@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
+import socket
 import stat
 import sys
 from pathlib import Path
@@ -247,6 +249,27 @@ def test_a_variable_that_is_taken_out_of_the_file_is_gone_after_a_reload(
     assert reload.wait(60) == 0, reload.log() + script.log()
     wait_until(lambda: fcgi.fetch(sock_path).text.startswith("None "), 20, script.log)
     assert script.stop() == 0
+
+
+def test_umask_and_backlog_of_exec(command: Command, app: Path, sock_path: str) -> None:
+    words = ("--listen", sock_path, "--umask", "027", "--env", "A=b", "-n", "1", "--backlog", "5")
+    script = command("exec", *words, "--", "/bin/sh", "-c", 'echo "$A $(umask)"; exec sleep 600')
+    assert script.line() == "b 0027"
+    assert room(sock_path) == 6, "one more than the backlog, as ever"
+    assert script.stop() == 0
+
+
+def room(path: str) -> int:
+    """How many connections a Unix socket takes that nobody accepts."""
+    with contextlib.ExitStack() as stack:
+        for number in range(100):
+            client = stack.enter_context(socket.socket(socket.AF_UNIX))
+            client.setblocking(False)
+            try:
+                client.connect(path)
+            except BlockingIOError:
+                return number
+    return 100
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ _ALIKE = {"config": "serve"}  # takes the options of another command
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
     parser = commands.add_parser("completion", help="print what a shell completes", description=_DESCRIPTION)
-    parser.add_argument("shell", choices=("bash", "zsh"))
+    parser.add_argument("shell", choices=("bash", "zsh"), help="for which shell")
     parser.set_defaults(run=lambda options: _run(options, commands), parser=parser)
 
 

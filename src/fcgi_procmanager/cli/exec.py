@@ -64,7 +64,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> Configured:
         "exec", help="keep copies of any FastCGI program", description=_DESCRIPTION, epilog=_EPILOG
     )
     parser.set_defaults(run=run, parser=parser)
-    parser.add_argument("command", metavar="-- PROGRAM ARGS", nargs=argparse.REMAINDER)
+    parser.add_argument("command", metavar="-- PROGRAM ARGS", nargs=argparse.REMAINDER, help="what to run")
     add = parser.group(LISTENING).add_argument
     add("--listen", type=an_address, metavar="ADDRESS", help="FastCGI address (default: what was handed over)")
     add = parser.group(WORKERS).add_argument

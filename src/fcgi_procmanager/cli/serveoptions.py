@@ -5,17 +5,17 @@ Runs before the manager starts. Must never touch the system.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from ..basics.states import PLAIN, ROLLING
 from ..errors import ConfigError
 from ..manager.procmanager import ProcManager
 from ..pool.poolmanager import PoolManager
+from ..system.image import IMAGE
 from .adaptive import REQUEST, adaptive_settings, add_adaptive_options
 from .arguments import Options, Parser, positive, size, time_limit, whole
 from .borrowed import add_borrowed_options
-from .configured import Configured
+from .configured import Configured, placed_path
 from .effects import check_effects
 from .hosting import Place
 from .loading import load_class
@@ -57,7 +57,8 @@ _READ_BY_PYTHON = ("PYTHON", "LD_")  # when it starts, and when we execute ourse
 
 
 def add_serve_options(parser: Parser) -> Configured:
-    parser.add_argument("application", metavar="MODULE:NAME")
+    text = "what to serve: without a name it is 'application'; NAME() is a factory, which is called"
+    parser.add_argument("application", metavar="MODULE:NAME", help=text)
     _add_listening(parser)
     _add_application(parser)
     add = parser.group(WORKERS, "never more than --processes says").add_argument
@@ -211,12 +212,12 @@ def hint(options: Options) -> str:
 
 def _check_again(options: Options) -> str:
     """Not with --env: it may have a secret, and this goes to a log."""
-    words = ["check", "--traceback"]
+    words, here = ["check", "--traceback"], IMAGE.directory or "/"
     if options.table is not None:
-        words += ["--config", os.path.abspath(options.table.file.path), "--pool-name", options.table.path[-1]]
+        words += ["--config", placed_path(options.table.file.path, here), "--pool-name", options.table.path[-1]]
     if options.env and (options.table is None or options.values["env"].origin in ("command line", variable("env"))):
         return "the same words with 'check --traceback' in place of 'serve'"
-    words += ["--chdir", os.path.abspath(options.chdir or ".")]
+    words += ["--chdir", placed_path(options.chdir or ".", here)]
     if options.manager is not None:
         words.append(f"--manager={options.manager}")
     return pasted([*words, options.application])
