@@ -33,8 +33,16 @@ SAME = {
 
 _TLS = (
     *("--certfile", "--keyfile", "--ca-certs", "--cert-reqs", "--ciphers", "--do-handshake-on-connect"),
+    "--suppress-ragged-eofs",
     *("--ssl-certfile", "--ssl-keyfile", "--ssl-keyfile-password", "--ssl-version", "--ssl-cert-reqs"),
     *("--ssl-ca-certs", "--ssl-ciphers"),
+)
+
+_HTTP = (
+    *("--permit-obsolete-folding", "--permit-unconventional-http-method", "--permit-unconventional-http-version"),
+    *("--strip-header-spaces", "--casefold-http-method", "--header-map", "--http-parser", "--http-protocols"),
+    *("--http2", "--http2-cleartext", "--http2-max-concurrent-streams", "--http2-initial-window-size"),
+    *("--http2-max-frame-size", "--http2-max-header-list-size"),
 )
 
 ELSEWHERE: tuple[tuple[tuple[str, ...], str], ...] = (
@@ -60,6 +68,10 @@ ELSEWHERE: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (("--worker-tmp-dir",), "is not needed: no file shows that a worker lives"),
     (("--reuse-port",), "is not needed: all workers share one socket"),
+    (("--no-sendfile", "--sendfile"), "is not needed: sendfile is for wsgi.file_wrapper only"),
+    (("--protocol", "--uwsgi-allow-from"), "is not needed: this speaks FastCGI"),
+    (("--control-socket",), "is --control here, for the commands 'status' and 'top'"),
+    (("--enable-backlog-metric",), "is not needed: 'status' and --status-listen show how many wait"),
     (
         ("--host", "--port"),
         "is part of an address here: --web HOST:PORT for browsers, --listen HOST:PORT for a web server",
@@ -72,7 +84,7 @@ ELSEWHERE: tuple[tuple[tuple[str, ...], str], ...] = (
         ("--pythonpath",),
         "is the variable PYTHONPATH here, set before the command; the folder of --chdir is searched anyway",
     ),
-    (("--paste", "--paster"), "is not there: name a module that makes the application by loadapp()"),
+    (("--paste", "--paster", "--paste-global"), "is not there: name a module that makes the application by loadapp()"),
     (("--env-file",), "is not there: give --env NAME=VALUE, or let systemd read the file (EnvironmentFile=)"),
     (("--initgroups",), "is not needed: --user has the groups of its account"),
     (("--name", "--proc-name"), "is --process-name for workers and --manager-process-name for the manager"),
@@ -85,7 +97,10 @@ ELSEWHERE: tuple[tuple[tuple[str, ...], str], ...] = (
         "is not there: the application sets up its logging; the manager uses the logger fcgi_procmanager if it has a handler",
     ),
     (
-        ("--log-syslog", "--log-syslog-to", "--log-syslog-prefix", "--log-syslog-facility"),
+        (
+            *("--log-syslog", "--log-syslog-to", "--log-syslog-prefix", "--log-syslog-facility"),
+            "--disable-redirect-access-to-syslog",
+        ),
         "is not there: the log is standard error, which systemd takes, and so does '2>&1 | logger'",
     ),
     (("--use-colors", "--no-use-colors"), "is not needed: the log has no colours"),
@@ -122,9 +137,14 @@ ELSEWHERE: tuple[tuple[tuple[str, ...], str], ...] = (
         ("--header", "--server-header", "--no-server-header", "--date-header", "--no-date-header"),
         "is for the web server, which writes the head of a reply",
     ),
+    (_HTTP, "is for the web server, which speaks HTTP"),
     (_TLS, "is for the web server, where TLS ends"),
     (
-        ("--loop", "--http", "--ws", "--interface", "--lifespan"),
+        (
+            *("--loop", "--http", "--interface", "--lifespan", "--asgi-loop", "--asgi-lifespan"),
+            *("--asgi-disconnect-grace-period", "--websocket-max-message-size", "--ws", "--ws-max-size"),
+            *("--ws-max-queue", "--ws-ping-interval", "--ws-ping-timeout", "--ws-per-message-deflate"),
+        ),
         "is for ASGI applications: this serves WSGI applications by FastCGI",
     ),
     (

@@ -30,6 +30,7 @@ __all__ = [
     "plain_address",
     "pool_settings",
     "set_umask",
+    "umask",
     "variables",
 ]
 
@@ -82,7 +83,7 @@ def add_pool_options(parser: Parser, workers: str) -> None:
     add("--daemon", action="store_true", help="go on in the background, once the first of them is ready")
     add("--user", metavar="USER", help="user to run as, once all that needs root is open (default: who starts this)")
     add("--group", metavar="GROUP", help="group to run as (default: the user's)")
-    add("--umask", type=octal, metavar="MODE", help="of files that are made, in octal (default: as it is)")
+    add("--umask", type=umask, metavar="MODE", help="of files that are made, in octal (default: as it is)")
     add("--manager-process-name", metavar="TITLE", help="title of the manager in ps (default: python-fcgi-pm)")
 
 
@@ -131,6 +132,13 @@ def _variable(text: str) -> tuple[str, str]:
     if not name or not equals or "\0" in text:
         raise ConfigError(f"--env {text!r} is not understood: give NAME=VALUE")
     return name, value
+
+
+def umask(text: str) -> int:
+    """gunicorn takes 22 for a decimal number."""
+    if text.isdigit() and len(text) < 3 and not text.startswith("0"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not clear: give three octal digits, such as 022")
+    return octal(text)
 
 
 def _log_file(text: str) -> str | None:
