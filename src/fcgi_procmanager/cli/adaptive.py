@@ -15,61 +15,92 @@ from ..manager.procmanager import ProcManager
 from ..pool.accessformat import compile_format
 from ..pool.lines import FORMATS
 from ..pool.poolmanager import PoolManager
-from .arguments import Options, duration, seconds, size, whole
-from .pooloptions import absolute_address
+from .arguments import Options, Parser, duration, seconds, size, whole
+from .pooloptions import LOG, WORKERS, absolute_address
 
-__all__ = ["adaptive_settings", "add_adaptive_options"]
+__all__ = ["REQUEST", "adaptive_settings", "add_adaptive_options"]
 
 _PATHS = ("control", "slow_log")
 
+# Titles of groups.
+_WORKER, REQUEST, _SEEN = "limits of a worker", "limits of a request", "what is to be seen"
 
-def add_adaptive_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("how many workers", "never more than --processes says")
+
+def add_adaptive_options(parser: Parser) -> None:
+    group = parser.group(WORKERS)
     add = group.add_argument
     kinds = "as many as --processes says (static), as are busy and some to spare (dynamic), none at rest (ondemand), or one for each request"
     add("--pool", choices=KINDS, help=f"{kinds} (default: {STATIC})")
-    add("--start-servers", type=whole, metavar="N", help="dynamic: workers at the start")
-    add("--min-spare", type=whole, metavar="N", help="dynamic: idle workers at least")
-    add("--max-spare", type=whole, metavar="N", help="dynamic: idle workers at most")
+    add("--start-servers", type=whole, metavar="N", help="dynamic: workers at the start (default: as --min-spare)")
+    add("--min-spare", type=whole, metavar="N", help="dynamic: idle workers at least (default: derived)")
+    add("--max-spare", type=whole, metavar="N", help="dynamic: idle workers at most (default: derived)")
     add(
         "--process-idle-timeout",
         type=seconds,
         metavar="SECONDS",
         help="before one that is too many leaves (default: 10)",
     )
-    group = parser.add_argument_group("limits of a worker", "its replacement is ready first, where there is time")
+    group = parser.group(_WORKER, "its replacement is ready first, where there is time")
     add = group.add_argument
-    add("--max-requests", type=whole, metavar="N", help="it serves no more")
-    add("--max-memory", type=size, metavar="SIZE", help="such as 200M")
+    add(
+        "--max-requests",
+        type=whole,
+        metavar="N",
+        help="it serves no more; up to a tenth fewer, by chance (default: no limit)",
+    )
+    add("--max-memory", type=size, metavar="SIZE", help="such as 200M (default: no limit)")
     add("--memory-measure", choices=("rss", "pss"), help="what is counted: all of it, or its share (default: rss)")
-    add("--max-age", type=duration, metavar="TIME", help="such as 1h")
+    add("--max-age", type=duration, metavar="TIME", help="such as 1h (default: no limit)")
     add(
         "--babysit",
         type=seconds,
         metavar="SECONDS",
-        help="look so often for workers that only use a CPU, or hang at their start",
+        help="look so often for workers that only use a CPU, or hang at their start (default: never)",
     )
-    add("--emergency-restart-threshold", type=whole, metavar="N", help="so many crashes replace all workers")
+    add(
+        "--emergency-restart-threshold",
+        type=whole,
+        metavar="N",
+        help="so many crashes replace all workers (default: never)",
+    )
     add("--emergency-restart-interval", type=seconds, metavar="SECONDS", help="in this time (default: 60)")
-    group = parser.add_argument_group("limits of a request")
+    group = parser.group(REQUEST)
     add = group.add_argument
-    add("--request-timeout", type=seconds, metavar="SECONDS", help="RequestTimeout is raised in it: 504")
+    add(
+        "--request-timeout",
+        type=seconds,
+        metavar="SECONDS",
+        help="RequestTimeout is raised in it: 504 (default: no limit)",
+    )
     add("--request-grace", type=seconds, metavar="SECONDS", help="later its worker is killed (default: 5)")
-    add("--slow-after", type=seconds, metavar="SECONDS", help="report its stack, once")
+    add("--slow-after", type=seconds, metavar="SECONDS", help="report its stack, once (default: never)")
     add("--slow-log", metavar="FILE", help="report it there (default: in the log)")
-    group = parser.add_argument_group("the log")
+    group = parser.group(LOG)
     add = group.add_argument
-    add("--log-format", choices=FORMATS, help="collect what workers write, and give each line a time and a level")
+    add(
+        "--log-format",
+        choices=FORMATS,
+        help="collect what workers write, and give each line a time and a level (default: neither)",
+    )
     add(
         "--access-log",
         metavar="FILE",
-        help="a line there for each request; - for standard error; USR1 to the manager opens it anew",
+        help="a line there for each request; - for standard error; USR1 to the manager opens it anew (default: none)",
     )
-    add("--access-format", type=_format, metavar="FORMAT", help="what it says, as php-fpm's access.format, or json")
-    group = parser.add_argument_group("what is to be seen")
+    add(
+        "--access-format",
+        type=_format,
+        metavar="FORMAT",
+        help="what it says, as php-fpm's access.format, or json (default: docs/POOL.md)",
+    )
+    group = parser.group(_SEEN)
     add = group.add_argument
     add("--control", metavar="PATH", help="socket for 'status' and 'top' (default: beside the PID file)")
-    add("--status-listen", metavar="ADDRESS", help="answer a web server there by FastCGI: /status, /metrics, /ping")
+    add(
+        "--status-listen",
+        metavar="ADDRESS",
+        help="answer a web server there by FastCGI: /status, /metrics, /ping (default: nowhere)",
+    )
 
 
 _NAMES = (

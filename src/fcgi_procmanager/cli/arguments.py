@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from ..basics import exits
@@ -15,7 +15,7 @@ from ..basics.quantities import time
 from ..errors import ConfigError
 from .messages import PROGRAM, one_line
 
-__all__ = ["Options", "Parser", "duration", "octal", "parse", "seconds", "size", "whole"]
+__all__ = ["Options", "Parser", "duration", "octal", "parse", "positive", "seconds", "size", "time_limit", "whole"]
 
 Options = argparse.Namespace
 
@@ -26,12 +26,24 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: object) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **settings)  # type: ignore[arg-type]
+        self.elsewhere: Mapping[str, str] = {}  # options of other servers -> what to do here
+
+    def group(self, title: str, description: str | None = None) -> argparse._ArgumentGroup:
+        """The group of that title, which several may add options to."""
+        for found in self._action_groups:
+            if found.title == title:
+                return found
+        return self.add_argument_group(title, description)
 
     def error(self, message: str) -> NoReturn:
         self.exit(exits.USAGE, f"{PROGRAM}: {one_line(message)}; see '{self.prog} --help'\n")
 
     def unknown(self, argument: str) -> NoReturn:
         option = argument.partition("=")[0]
+        if not option.startswith("--") and option[:2] in self.elsewhere:
+            option = option[:2]  # with its value behind it
+        if option in self.elsewhere:
+            self.error(f"{option} {self.elsewhere[option]}")
         near = difflib.get_close_matches(option, self._option_string_actions, n=1)
         hint = f" (did you mean {near[0]}?)" if near else ""
         self.error(f"unknown {'option' if option.startswith('-') else 'argument'} {option!r}{hint}")
@@ -56,6 +68,14 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def positive(text: str) -> int:
+    """A number of what there must be one of."""
+    value = whole(text)
+    if not value:
+        raise argparse.ArgumentTypeError("0 is too few: give a whole number from 1 up")
+    return value
+
+
 def seconds(text: str) -> float:
     """A time; fractions count. The limits are the business of who uses it."""
     try:
@@ -64,6 +84,14 @@ def seconds(text: str) -> float:
         value = -1.0
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds: give one from 0 up, such as 30 or 0.5")
+    return value
+
+
+def time_limit(text: str) -> float:
+    """A time that something is waited for, so it is not 0."""
+    value = seconds(text)
+    if not value:
+        raise argparse.ArgumentTypeError("0 leaves no time: give a number of seconds such as 30")
     return value
 
 

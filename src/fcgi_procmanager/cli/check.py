@@ -20,8 +20,15 @@ from wsgiref.validate import validator
 from ..basics import accelerator, exits
 from ..errors import BootError
 from .arguments import Options
-from .loading import cache_settled_sources_only, describe_failure, load, search_here
+from .configured import POOLS, Configured, find_table, pool_names
+from .hosting import make_manager
+from .loading import cache_settled_sources_only, describe_failure, load, print_traceback, search_here
 from .messages import complain, say
+from .pooloptions import set_umask
+from .serve import change_directory
+from .serveoptions import add_serve_options, base_of, environment, examine, hint, settings_of
+from .sources import Table, variable
+from .surroundings import Surroundings
 
 __all__ = ["add"]
 
@@ -31,50 +38,97 @@ Load the application as 'serve' would, ask it for '/' under the eyes of wsgiref.
 when it answered as WSGI has it, whatever the answer was; 2 when it did not, with one line that says why. A second line says whether
 the accelerator in C is in force.
 
-With --config, look at a file with options: each mistake is a line, with its place. Nothing is loaded, and no address is touched.
+It takes every option of 'serve', so that this word can take the place of that one in a command line. No address and no file is touched.
+
+With --config, look at a file with options: each mistake is a line, with its place. Only with --pool-name, or MODULE:NAME, an
+application is loaded as well.
 """
+_TRACEBACK = "show where an application has failed, all of it"
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
     parser = commands.add_parser("check", help="load an application and try it", description=_DESCRIPTION)
-    parser.set_defaults(run=run, parser=parser)
-    parser.add_argument("application", metavar="MODULE:NAME", nargs="?")
-    parser.add_argument(
-        "--config", metavar="FILE", help="a file with options, for 'serve', 'exec' or fcgi-start-server"
-    )
+    configured = add_serve_options(parser)
+    parser.add_argument("--traceback", action="store_true", help=_TRACEBACK)
+    parser.set_defaults(run=lambda options: _run(options, configured), parser=parser, complete=None)
 
 
-def run(options: Options) -> int:
-    if options.config is not None:
+def _run(options: Options, configured: Configured) -> int:
+    file = getattr(options, "config", None)
+    if file is None:
+        file = os.environ.get(variable("config")) or None
+    named = getattr(options, "application", None) or os.environ.get(variable("application"))
+    if file is None and not named:
+        options.parser.error("the following arguments are required: MODULE:NAME, or --config FILE")
+    table = None
+    if file is not None:
         from .configcheck import check_file  # not above: what it loads, the superdaemon too, would be in every pool
 
-        status = check_file(options.config)
-        if status != exits.OK or options.application is None:
+        status = check_file(file)
+        pool = getattr(options, "pool_name", None) or os.environ.get(variable("pool-name"))
+        if status != exits.OK or not (named or pool):
             return status
-    if options.application is None:
-        options.parser.error("the following arguments are required: MODULE:NAME, or --config FILE")
+        table = _table(options, pool)
+        if not named and table is not None and configured.needs not in table.data:
+            return status  # a program: there is nothing to load
+    configured.complete_from(options, table)
+    return _try(options)
+
+
+def _table(options: Options, pool: str | None) -> Table | None:
+    """None where the file does not say which pool is meant, or only has one of another kind."""
+    from .tomlfile import TomlFile  # not above: few have a file
+
+    if pool:
+        return find_table(options)
+    file = TomlFile(options.config if getattr(options, "config", None) else os.environ[variable("config")])
+    names = pool_names(file)
+    if len(names) != 1 or "command" in file.data[POOLS][names[0]]:
+        return None
+    return find_table(options)
+
+
+def _try(options: Options) -> int:
+    examine(options)
+    hint(options)
+    settings, surroundings = settings_of(options), Surroundings(options)
+    set_umask(options)
+    surroundings.drop_root()
+    change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()
+    os.environ.update(environment(options))
     try:
-        say(_check(options.application))
+        base = base_of(options, settings)
+        make_manager(base, settings)
+        say(_check(options))
         say(accelerator.told)
     except BootError as error:
+        if options.traceback and error.__context__ is not None:
+            print_traceback(error.__context__)
         complain(str(error))
         return _leave(exits.USAGE)
     return _leave(exits.OK)
 
 
-def _check(spec: str) -> str:
+def _check(options: Options) -> str:
+    spec = options.application
     sockets, threads = _sockets(), set(threading.enumerate())
-    application = load(spec)
+    application = load(spec, hint(options))
     _warn(spec, _sockets() - sockets, [thread for thread in threading.enumerate() if thread not in threads])
-    status, size = _ask(application, spec)
+    status, size = _ask(application, options)
     return f"{spec} answers GET / with {status}, {size} bytes"
 
 
-def _ask(application: Callable[..., Any], spec: str) -> tuple[str, int]:
+def _ask(application: Callable[..., Any], options: Options) -> tuple[str, int]:
     """The status and the size of the reply to one request. Raises BootError."""
-    environ: dict[str, Any] = {"wsgi.multiprocess": True, "wsgi.errors": sys.stderr, "QUERY_STRING": ""}
+    spec = options.application
+    environ: dict[str, Any] = {
+        "wsgi.multiprocess": options.processes > 0,
+        "wsgi.multithread": (options.threads or 1) > 1,
+        "wsgi.errors": sys.stderr,
+        "QUERY_STRING": "",
+    }
     setup_testing_defaults(environ)
     statuses: list[str] = []
 
@@ -87,9 +141,9 @@ def _ask(application: Callable[..., Any], spec: str) -> tuple[str, int]:
         with _warnings(spec):
             _read(validator(application)(environ, start_response), body)
     except AssertionError as error:
-        raise BootError(f"{spec} breaks the rules of WSGI: {describe_failure(error)}") from None
+        raise BootError(f"{spec} breaks the rules of WSGI: {describe_failure(error)}{hint(options)}") from None
     except (Exception, SystemExit) as error:
-        raise BootError(f"{spec} fails to answer GET /: {describe_failure(error)}") from None
+        raise BootError(f"{spec} fails to answer GET /: {describe_failure(error)}{hint(options)}") from None
     if not statuses:
         raise BootError(f"{spec} breaks the rules of WSGI: it never called start_response")
     return statuses[-1], sum(map(len, body))

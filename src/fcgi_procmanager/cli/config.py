@@ -17,6 +17,7 @@ from ..basics import exits
 from .arguments import Options, Parser, octal
 from .configured import POOLS, SUPERDAEMON, Configured, find_table
 from .messages import one_line, tell
+from .pooloptions import umask
 from .sources import Option, Table, Value
 
 __all__ = ["add"]
@@ -131,7 +132,7 @@ def _shown(option: Option, value: Any) -> str:
         return str(value).lower()
     if isinstance(value, str):
         return _text(option.placed(value, os.getcwd()))
-    if option.read_by is octal:
+    if option.read_by in (octal, umask):
         return f"0o{value:o}"
     return f"{value:g}" if float(value).is_integer() and abs(value) < 1e6 else str(value)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from ..errors import ConfigError
 from ..sockets.addresses import parse_address
 from .arguments import Options, Parser
+from .pooloptions import plain_address
 from .sources import (
     FLAG,
     LIST,
@@ -38,8 +39,9 @@ __all__ = ["POOLS", "SUPERDAEMON", "Configured", "find_table", "good", "placed_p
 POOLS, SUPERDAEMON = "pool", "superdaemon"
 _TABLES = (POOLS, SUPERDAEMON)
 
-_FILE = "file with options, in TOML: a table [pool.NAME] for each pool"
-_POOL = "name of the pool: which one of those in the file, and what is shown of it"
+_ELSEWHERE = "options from elsewhere"  # the title of a group
+_FILE = "file with options, in TOML: a table [pool.NAME] for each pool (default: none)"
+_POOL = "name of the pool: which one of those in the file, and what is shown of it (default: the only one)"
 _MORE = ("config", "pool-name")  # they tell where options are, and are none themselves
 _ALIAS = argparse.SUPPRESS  # as the help of an option: it is only another way to write one
 
@@ -63,8 +65,9 @@ class Configured:
         self.options = [_option(key, action) for key, action in self._actions.items()]
         self._constructor = constructor
         _say_nothing_untyped(parser, self._actions.values())
-        parser.add_argument("--config", metavar="FILE", help=_FILE)
-        parser.add_argument("--pool-name", metavar="NAME", help=_POOL)
+        group = parser.group(_ELSEWHERE)
+        group.add_argument("--config", metavar="FILE", help=_FILE)
+        group.add_argument("--pool-name", metavar="NAME", help=_POOL)
         parser.set_defaults(complete=self.complete, without_variables=self.without_variables)
 
     @property
@@ -80,7 +83,11 @@ class Configured:
     def complete(self, options: Options) -> None:
         """What was not typed comes from elsewhere. Also sets `options.values`, with the origin of each, and `options.table`, where it
         was read from. Raises ConfigError."""
-        options.table = table = find_table(options)
+        self.complete_from(options, find_table(options))
+
+    def complete_from(self, options: Options, table: Table | None) -> None:
+        """The same with this table of a file, or none. Raises ConfigError."""
+        options.table = table
         values = self.values(options, table)
         for key, value in values.items():
             setattr(options, self._actions[key].dest, value.value)
@@ -93,8 +100,8 @@ class Configured:
         values = {option.key: Value(option.default, "default") for option in self.options}
         if table is not None:
             self._check_kind(table)
-            values.update(good(from_table(self.options, table), table))
-        values.update(good(from_variables(self.options, os.environ)))
+            values.update(_given(good(from_table(self.options, table), table)))
+        values.update(_given(good(from_variables(self.options, os.environ))))
         for key, action in self._actions.items():
             typed: Any = getattr(options, action.dest, None)
             if action.nargs == argparse.REMAINDER and typed and typed[:1] == ["--"]:
@@ -164,6 +171,8 @@ def find_table(options: Options) -> Table | None:
     name = getattr(options, "pool_name", None)
     if not path:
         return None
+    if path.endswith(".py") or path.startswith("python:"):
+        raise ConfigError(f"{path}: options are in a file of TOML here, not of Python: see docs/CONFIG.md")
     from .tomlfile import TomlFile  # not above: few have a file
 
     file = TomlFile(path)
@@ -211,6 +220,11 @@ def good(found: Found, table: Table | None = None) -> dict[str, Value]:
     more = len(found.mistakes) - 1
     rest = f" (and {more} more: see 'fcgi-procmanager check --config {table.file.path}')" if more and table else ""
     raise ConfigError(found.mistakes[0] + rest)
+
+
+def _given(values: dict[str, Value]) -> dict[str, Value]:
+    """Without those that say the same as nothing, such as a log file of "-"."""
+    return {key: value for key, value in values.items() if value.value is not None}
 
 
 # -- what argparse knows -------------------------------------------------------------------------------------------------
@@ -264,8 +278,11 @@ def _say_nothing_untyped(parser: Parser, actions: Any) -> None:
 def _defaults_of(constructor: Callable[..., object]) -> dict[str, Any]:
     import inspect  # not above: it is for the command `config` only
 
-    parameters = inspect.signature(constructor).parameters.values()
-    return {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
+    found: dict[str, Any] = {}
+    for one in reversed(constructor.__mro__) if isinstance(constructor, type) else (constructor,):
+        parameters = inspect.signature(one).parameters.values()
+        found.update((one.name, one.default) for one in parameters if one.default is not inspect.Parameter.empty)
+    return found
 
 
 # -- paths in a file -----------------------------------------------------------------------------------------------------
@@ -280,11 +297,12 @@ def placed_path(text: str, directory: str) -> str:
 
 
 def _placed_address(text: str, directory: str) -> str:
+    plain = plain_address(text)
     try:
-        address = parse_address(text)
+        address = parse_address(plain)
     except ConfigError:
         return text  # who reads it says why
-    return placed_path(address.path, directory) if address.kind == "unix" else text
+    return placed_path(address.path, directory) if address.kind == "unix" else plain
 
 
 _PLACED = {"FILE": placed_path, "DIRECTORY": placed_path, "ADDRESS": _placed_address}

@@ -19,10 +19,21 @@ from ..manager.programmanager import ProgramManager
 from ..manager.programs import Copies
 from ..sockets.listener import Listener
 from ..system.image import logical_directory
-from .arguments import Options, Parser, seconds, whole
+from .arguments import Options, Parser, seconds, time_limit, whole
 from .configured import Configured
 from .hosting import Place
-from .pooloptions import absolute_address, add_pool_options, an_address, pool_settings
+from .pooloptions import (
+    APPLICATION,
+    LISTENING,
+    WORKERS,
+    absolute_address,
+    add_pool_options,
+    an_address,
+    check_place,
+    pool_settings,
+    set_umask,
+    variables,
+)
 from .surroundings import Surroundings
 
 __all__ = ["add"]
@@ -32,6 +43,7 @@ Keep copies of a FastCGI program that knows nothing of this one: QGIS Server, Ma
 listening socket on its descriptor 0, as every FastCGI spawner has it.
 """
 
+_COPIES = "a copy"  # the title of a group
 _EPILOG = """\
 ADDRESS is /path.sock, host:port, :port, [v6]:port or fd:N; without one, the socket that systemd (LISTEN_FDS), a superdaemon or a
 FastCGI spawner (descriptor 0) handed over.
@@ -52,42 +64,37 @@ def add(commands: argparse._SubParsersAction[Parser]) -> Configured:
         "exec", help="keep copies of any FastCGI program", description=_DESCRIPTION, epilog=_EPILOG
     )
     parser.set_defaults(run=run, parser=parser)
-    add = parser.add_argument
-    add("command", metavar="-- PROGRAM ARGS", nargs=argparse.REMAINDER)
+    parser.add_argument("command", metavar="-- PROGRAM ARGS", nargs=argparse.REMAINDER, help="what to run")
+    add = parser.group(LISTENING).add_argument
+    add("--listen", type=an_address, metavar="ADDRESS", help="FastCGI address (default: what was handed over)")
+    add = parser.group(WORKERS).add_argument
     add("-n", "--processes", type=whole, default=2, metavar="N", help="copies (default: 2)")
-    add("--listen", type=an_address, metavar="ADDRESS", help="FastCGI address")
+    add = parser.group(_COPIES).add_argument
     add("--stop-signal", default="TERM", metavar="NAME", help="what asks a copy to leave; repeated (default: TERM)")
     add("--stop-when-idle", action="store_true", help="never send it while the copy has a connection")
     add(
         "--interval",
         type=seconds,
-        default=1.0,
         metavar="SECONDS",
         help="a copy that has lived so long is good (default: 1)",
     )
     add(
         "--ready-timeout",
-        type=_timeout,
+        type=time_limit,
         metavar="SECONDS",
-        help="instead, it says READY=1 to NOTIFY_SOCKET within so long",
+        help="instead, it says READY=1 to NOTIFY_SOCKET within so long (default: not asked for)",
     )
-    add("--chdir", metavar="DIRECTORY", help="where a copy starts")
+    add = parser.group(APPLICATION).add_argument
+    add("--chdir", metavar="DIRECTORY", help="where a copy starts (default: here)")
     add(
         "--env",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="a variable for the copies; may be given several times",
+        help="a variable for the copies; may be given several times (default: none)",
     )
     add_pool_options(parser, "copies")
     return Configured(parser, "command", _examine, ProgramManager)
-
-
-def _timeout(text: str) -> float:
-    value = seconds(text)
-    if not value:
-        raise argparse.ArgumentTypeError("0 leaves no time to become ready: give a number of seconds such as 30")
-    return value
 
 
 def run(options: Options) -> int:
@@ -99,6 +106,7 @@ def run(options: Options) -> int:
 def _live(options: Options, place: Place, program: Program, surroundings: Surroundings) -> NoReturn:
     stop_signal = checks.signal_name("--stop-signal", options.stop_signal)
     settings = pool_settings(options, reload=ROLLING)
+    set_umask(options)
     surroundings.enter(place, settings.get("pidfile"))
     manager = ProgramManager(_count(options.processes), **settings)
     surroundings.prepare(manager)
@@ -111,7 +119,7 @@ def _live(options: Options, place: Place, program: Program, surroundings: Surrou
         listener,
         stop_signal,
         options.stop_when_idle,
-        options.interval,
+        1.0 if options.interval is None else options.interval,
         options.ready_timeout,
     )
     manager.manage()
@@ -122,8 +130,11 @@ def _examine(options: Options) -> None:
     checks.signal_name("--stop-signal", options.stop_signal)
     _count(options.processes)
     _place(options)
-    for variable in options.env:
-        _variable(variable)
+    if options.interval is not None and options.ready_timeout is not None:
+        raise ConfigError("--interval has no effect beside --ready-timeout: leave one of them out")
+    if getattr(options, "pool_name", None) and options.table is None:
+        raise ConfigError("--pool-name chooses a pool of a file: give --config FILE, or leave it out")
+    variables(options.env)
 
 
 def _count(processes: int) -> int:
@@ -140,7 +151,7 @@ def _program(options: Options) -> Program:
     directory = None if options.chdir is None else os.path.abspath(options.chdir)
     if directory is not None and not os.path.isdir(directory):
         raise ConfigError(f"--chdir {options.chdir}: no such directory: name one that can be entered")
-    environment = {**environment_from(options.without_variables(os.environ)), **dict(map(_variable, options.env))}
+    environment = {**environment_from(options.without_variables(os.environ)), **variables(options.env)}
     _check_executable(arguments[0], directory or ".", environment.get("PATH", os.defpath))
     return Program(
         arguments,
@@ -163,20 +174,13 @@ def _check_executable(name: str, directory: str, search: str) -> None:
         raise ConfigError(f"{name} is not executable: name a program that this user may run")
 
 
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name or not equals or "\0" in value:
-        raise ConfigError(f"--env {text!r} is not understood: give NAME=VALUE")
-    return name, value
-
-
 def _place(options: Options) -> Place:
-    if options.listen is not None:
-        address = absolute_address(options.listen)
-        return Place([address], options.socket_mode, options.socket_owner, take_over=options.take_over)
-    if options.take_over or options.socket_mode is not None or options.socket_owner is not None:
-        raise ConfigError("--socket-mode, --socket-owner and --take-over are for a socket file: name it with --listen")
-    return Place()
+    addresses = [] if options.listen is None else [absolute_address(options.listen)]
+    place = Place(
+        addresses, options.socket_mode, options.socket_owner, take_over=options.take_over, backlog=options.backlog
+    )
+    check_place(options, place)
+    return place
 
 
 def _listen(manager: ProgramManager, place: Place) -> Listener:
@@ -184,7 +188,7 @@ def _listen(manager: ProgramManager, place: Place) -> Listener:
         manager._add_listeners(place.listeners)
         return manager.listeners[0]
     for address in place.addresses:
-        return manager.listen(address, mode=place.mode, owner=place.owner, take_over=place.take_over)
+        return manager.listen(address, **place.how)
     try:
         return manager.listen()
     except ListenError:

@@ -25,7 +25,7 @@ from .messages import story
 from .watch import Watch
 from .web import Web
 
-__all__ = ["STARTING", "Application", "Hosting", "Place", "host"]
+__all__ = ["STARTING", "Application", "Hosting", "Place", "host", "make_manager"]
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -62,8 +62,15 @@ class Place:
     owner: str | None = None
     web: str | None = None
     take_over: bool = False
+    backlog: int | None = None
     listeners: list[Listener] = field(default_factory=list)
     web_listener: Listener | None = None
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """The same for each address, as keywords."""
+        given = {"mode": self.mode, "owner": self.owner, "take_over": self.take_over}
+        return given if self.backlog is None else {**given, "backlog": self.backlog}
 
 
 class Hosting(PoolPart):
@@ -144,7 +151,7 @@ def host(
     *,
     base: type[ProcManager] = ProcManager,
     on_ready: Callable[[ProcManager, str | None], None] | None = None,
-    limits: dict[str, int] | None = None,
+    limits: dict[str, Any] | None = None,
     reload: str = ROLLING,
     is_outdated: Callable[[], bool] = lambda: False,
     parts: Iterable[PoolPart] = (),
@@ -155,7 +162,7 @@ def host(
     called in the manager with the URL, None without a web server, once the first worker is ready. `reload`: what HUP does.
     `watch`: a change of a Python file does it as well. is_outdated: whether a worker that this manager forks would have old code.
     parts: more of the manager's loop. prepare: called with the manager when it is made. Raises ProcManagerError."""
-    manager = _make(base, settings)
+    manager = make_manager(base, settings)
     manager.reload = reload  # not by the constructor: one of a subclass may not know it
     if prepare is not None:
         prepare(manager)
@@ -185,13 +192,13 @@ def host(
     return exits.OK
 
 
-def _serve(application: Application, manager: ProcManager, limits: dict[str, int]) -> None:
+def _serve(application: Application, manager: ProcManager, limits: dict[str, Any]) -> None:
     from .. import WSGIServer
 
-    WSGIServer(application, manager=manager, **limits).run()  # type: ignore[arg-type]
+    WSGIServer(application, manager=manager, **limits).run()
 
 
-def _make(base: type[ProcManager], settings: dict[str, Any]) -> ProcManager:
+def make_manager(base: type[ProcManager], settings: dict[str, Any]) -> ProcManager:
     try:
         return base(**settings)
     except ProcManagerError:
@@ -221,7 +228,7 @@ def _listen(manager: ProcManager, place: Place) -> Listener:
         return manager.listeners[0]
     if place.addresses:
         for address in place.addresses:
-            manager.listen(address, mode=place.mode, owner=place.owner, take_over=place.take_over)
+            manager.listen(address, **place.how)
         return manager.listeners[0]
     try:
         return manager.listen()

@@ -11,6 +11,7 @@ import importlib
 import importlib.machinery
 import os
 import pkgutil
+import re
 import sys
 import time
 import traceback
@@ -20,9 +21,10 @@ from types import ModuleType
 from typing import Any, Callable
 
 from ..errors import BootError
+from .callables import why_no_application
 from .messages import story
 
-__all__ = ["cache_settled_sources_only", "describe_failure", "load", "load_class", "search_here"]
+__all__ = ["cache_settled_sources_only", "describe_failure", "load", "load_class", "print_traceback", "search_here"]
 
 DEFAULT_NAME = "application"
 
@@ -31,17 +33,26 @@ _CALLERS = (os.path.dirname(__file__), "<frozen ", *map(os.path.dirname, (import
 _SETTLED = 2.0  # seconds; file times are compared by the whole second, and some file systems keep even ones only
 
 
-def load(spec: str) -> Callable[..., Any]:
-    """The callable that `MODULE:NAME` stands for; `MODULE` alone means `MODULE:application`. Raises BootError."""
-    found = _resolve(spec, DEFAULT_NAME)
+def load(spec: str, hint: str = "") -> Callable[..., Any]:
+    """The application that `MODULE:NAME` stands for; `MODULE` alone means `MODULE:application`, and `MODULE:NAME(...)` what the
+    factory returns. hint: how to see the traceback of a failure. Raises BootError, whose context is that failure."""
+    target = _Target(spec, DEFAULT_NAME)
+    found = _resolve(target, hint)
+    if target.arguments is not None:
+        found = _made(found, target, hint)
     if not callable(found):
         raise BootError(f"{spec} is {_described(found)}, which cannot be called: name a WSGI application")
+    if why := why_no_application(found, spec if ":" in spec else f"{spec}:{DEFAULT_NAME}"):
+        raise BootError(why)
     return found  # type: ignore[no-any-return]
 
 
-def load_class(spec: str, base: type) -> type[Any]:
+def load_class(spec: str, base: type, hint: str = "") -> type[Any]:
     """The subclass of `base` that `MODULE:CLASS` stands for. Raises BootError."""
-    found = _resolve(spec, base.__name__)
+    target = _Target(spec, base.__name__)
+    if target.arguments is not None:
+        raise BootError(f"{spec!r} calls something: name the class, as MODULE:CLASS")
+    found = _resolve(target, hint)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise BootError(f"{spec} is {_described(found)}: name a class that inherits from {base.__name__}")
     return found
@@ -78,12 +89,54 @@ def _is_settled(path: str) -> bool:
         return False
 
 
-def _resolve(spec: str, default: str) -> Any:
-    name, colon, attribute = spec.partition(":")
-    _check_module_name(name, spec)
-    if colon and not all(part.isidentifier() for part in attribute.split(".")):
-        raise BootError(f"{spec!r} is not understood: give MODULE:NAME, such as myapp.web:{default}")
-    return _get_attribute(_import(name), attribute or default, name)
+class _Target:
+    """What MODULE:NAME, or MODULE:NAME(...), says. arguments: of the call; None for no call. Raises BootError."""
+
+    def __init__(self, spec: str, default: str) -> None:
+        self.spec = spec
+        self.module, colon, text = spec.partition(":")
+        _check_module_name(self.module, spec)
+        self.arguments: tuple[list[Any], dict[str, Any]] | None = None
+        if text.endswith(")"):
+            text, self.arguments = self._call(text)
+        if colon and not all(part.isidentifier() for part in text.split(".")):
+            raise BootError(f"{spec!r} is not understood: give MODULE:NAME, such as myapp.web:{default}")
+        self.attribute = text or default
+
+    def _call(self, text: str) -> tuple[str, tuple[list[Any], dict[str, Any]]]:
+        """Read, never evaluated: what is no plain value is refused."""
+        import ast  # not above: few have brackets
+
+        try:
+            call = ast.parse(text, mode="eval").body
+            if not isinstance(call, ast.Call) or isinstance(call.func, ast.Call):
+                raise ValueError
+            if any(one.arg is None for one in call.keywords):
+                raise ValueError
+            given = [ast.literal_eval(one) for one in call.args]
+            named = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            raise BootError(
+                f"{self.spec!r} is not understood: give MODULE:NAME(...) with plain values, such as myapp:create_app('production')"
+            ) from None
+        return text.partition("(")[0].strip(), (given, named)
+
+
+def _resolve(target: _Target, hint: str) -> Any:
+    return _get_attribute(_import(target.module, hint), target.attribute, target.module, hint)
+
+
+def _made(factory: Any, target: _Target, hint: str) -> Any:
+    """What the factory returns."""
+    assert target.arguments is not None
+    given, named = target.arguments
+    if not callable(factory):
+        name = f"{target.module}:{target.attribute}"
+        raise BootError(f"{name} is {_described(factory)}, which cannot be called: leave the brackets out")
+    try:
+        return factory(*given, **named)
+    except (Exception, SystemExit) as error:
+        raise BootError(f"{target.spec} fails: {describe_failure(error)}{hint}") from None
 
 
 def _check_module_name(name: str, spec: str) -> None:
@@ -92,23 +145,24 @@ def _check_module_name(name: str, spec: str) -> None:
         directory, _, module = module.rpartition("/")
         chdir = f" with --chdir {directory}" if directory else ""
         raise BootError(f"{spec!r} names a file: name the module, such as {module}:{DEFAULT_NAME}{chdir}")
-    if not all(part.isidentifier() for part in name.split(".")):
+    # A dash is in no name that Python's own `import` could have, but the machinery below it takes one.
+    if not all(re.fullmatch(r"\w+(-\w+)*", part) for part in name.split(".")):
         raise BootError(f"{spec!r} is not understood: give MODULE:NAME, such as myapp.web:{DEFAULT_NAME}")
 
 
 # -- the module ----------------------------------------------------------------------------------------------------------
 
 
-def _import(name: str) -> ModuleType:
+def _import(name: str, hint: str) -> ModuleType:
     importlib.invalidate_caches()  # a file that is younger than the list of its directory would not be seen
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if _is_missing_itself(name, error):
             raise BootError(_no_module(name, error)) from None
-        raise BootError(_failed_import(name, error)) from None
+        raise BootError(describe_failure(error) + hint) from None
     except (Exception, SystemExit) as error:
-        raise BootError(_failed_import(name, error)) from None
+        raise BootError(describe_failure(error) + hint) from None
 
 
 def _is_missing_itself(name: str, error: ModuleNotFoundError) -> bool:
@@ -134,14 +188,35 @@ def _modules_in(path: Iterable[str]) -> list[str]:
     return [module.name for module in pkgutil.iter_modules(list(path))]
 
 
-def _failed_import(name: str, error: BaseException) -> str:
-    return f"{describe_failure(error)} (for the traceback: python -c 'import {name}')"
-
-
 def describe_failure(error: BaseException) -> str:
-    """An exception of the application in one line: where, and what."""
+    """An exception of the application in one line: where, and what; and the first one, if others have come of it."""
+    first = _first_cause(error)
+    more = f" (caused by {_placed_story(first)})" if first is not error else ""
+    return _placed_story(error) + more
+
+
+def _placed_story(error: BaseException) -> str:
     place = _place(error)
     return f"{place}: {story(error)}" if place else story(error)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    seen: list[BaseException] = []
+    while all(error is not one for one in seen):
+        seen.append(error)
+        before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if before is None:
+            return error
+        error = before
+    return seen[0]
+
+
+def print_traceback(error: BaseException) -> None:
+    """All of it, on standard error, from the first line of the application on."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None and trace.tb_frame.f_code.co_filename.startswith(_CALLERS):
+        trace = trace.tb_next
+    traceback.print_exception(type(error), error, trace)
 
 
 def _place(error: BaseException) -> str:
@@ -175,7 +250,7 @@ def _short(filename: str) -> str:
 # -- the attribute -------------------------------------------------------------------------------------------------------
 
 
-def _get_attribute(module: ModuleType, dotted: str, name: str) -> Any:
+def _get_attribute(module: ModuleType, dotted: str, name: str, hint: str) -> Any:
     found: Any = module
     owner = name
     for part in dotted.split("."):
@@ -184,7 +259,7 @@ def _get_attribute(module: ModuleType, dotted: str, name: str) -> Any:
         except AttributeError:
             raise BootError(_no_attribute(found, owner, part)) from None
         except Exception as error:
-            raise BootError(f"{owner}.{part}: {story(error)}") from None
+            raise BootError(f"{owner}.{part}: {describe_failure(error)}{hint}") from None
         owner = f"{owner}.{part}"
     return found
 

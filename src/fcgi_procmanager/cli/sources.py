@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
@@ -171,7 +171,11 @@ def from_table(options: Iterable[Option], table: Table) -> Found:
     return found
 
 
-def _unknown(key: str, value: object, known: Iterable[str]) -> str:
+def _unknown(key: str, value: object, known: Collection[str]) -> str:
+    from .borrowed import said_of_key  # not above: few make this mistake
+
+    if told := said_of_key(key.replace("_", "-"), known):
+        return f"unknown key {key}: it {told}"
     names = [name.replace("-", "_") for name in known] if "_" in key else known
     what = "table" if isinstance(value, dict) else "key"
     return f"unknown {what} {key or repr(key)}{did_you_mean(key, names)}"

@@ -25,7 +25,7 @@ from .sources import FLAG as FLAG_OPTION
 from .sources import LIST, ONE, PREFIX, Option, Table, Value, as_it_is, from_table, from_variables, variable
 from .tomlfile import TomlFile
 
-__all__ = ["in_force", "main", "mistakes_in", "variables"]
+__all__ = ["HELP", "in_force", "main", "mistakes_in", "variables"]
 
 _KINDS = {
     "port": TEXT,
@@ -63,7 +63,7 @@ _WHOLE = ("backlog", "drain-limit")
 _ASKED = ("restart", "stop", "config", "help", "version")  # what to do now: nothing for a file
 _COMMANDS = (*_ASKED, "restart-timeout")
 
-_HELP = """\
+HELP = """\
 Usage:
   fcgi-start-server [options] -- PROGRAM ARGUMENTS...
 
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(found: Found) -> int:
     if found.mistakes:
         raise ConfigError("\n".join(found.mistakes))
-    for name, answer in (("help", _HELP), ("version", f"{__version__}\n")):
+    for name, answer in (("help", HELP), ("version", f"{__version__}\n")):
         if name in found.values:
             sys.stdout.write(answer)
             return exits.OK
@@ -147,13 +147,22 @@ def _run(found: Found) -> int:
     if "stop" in found.values:
         _command(stop_server, settings, "pid_file")
         return exits.OK
+    if "restart-timeout" in found.values:
+        raise ConfigError("--restart-timeout is for --restart: give that too, or leave it out")
     if not program:
         raise ConfigError("server program not specified")
+    _check_effects(settings)
     for name in _COMMANDS:
         settings.pop(name.replace("-", "_"), None)
     status = start_server(exec=program, **settings)
     signals.ignore_late()
     return status
+
+
+def _check_effects(settings: dict[str, Any]) -> None:
+    given = [name for name in ("socket_mode", "socket_owner") if settings.get(name) is not None]
+    if given and not settings.get("path"):
+        raise ConfigError("--socket-mode and --socket-owner are for a socket file: name it with --path /path.sock")
 
 
 def _command(run: Callable[..., None], settings: dict[str, Any], *names: str) -> None:
@@ -228,6 +237,7 @@ def mistakes_in(table: Table) -> list[str]:
     program = settings.pop(_PROGRAM, ["program"])
     try:
         check(**{**_defaults(), **settings, "exec": program})
+        _check_effects(settings)
     except ConfigError as error:
         return [f"{table.file.where(*table.path)}: [{SUPERDAEMON}] {error}"]
     return []

@@ -111,6 +111,11 @@ class Surroundings(PoolPart):
             self._open_as_root(place, pidfile, self._identity)
             privileges.drop(self._identity)
 
+    def drop_root(self) -> None:
+        """All of that, for who only looks: become the user that is given. Raises ConfigError."""
+        if self._identity is not None:
+            privileges.drop(self._identity)
+
     def _go_on(self) -> None:
         """This process was all that before it executed itself; its standard error is the log. A canary only writes there."""
         if self._log is not None and not handover.is_canary():
@@ -126,7 +131,7 @@ class Surroundings(PoolPart):
         owner = place.owner if place.owner is not None else f"{'' if uid < 0 else uid}:{gid}"
         for text in place.addresses:
             address = parse_address(text)
-            listener = bind(address, mode=place.mode, owner=owner, take_over=place.take_over)
+            listener = bind(address, **{**place.how, "owner": owner})
             listener.asked = address.describe()
             place.listeners.append(listener)
         if pidfile is not None:
