@@ -9,11 +9,11 @@ import argparse
 import os
 from typing import Any
 
+from ..basics.records import FORMATS
 from ..children.sizing import KINDS, STATIC
 from ..errors import ConfigError
 from ..manager.procmanager import ProcManager
 from ..pool.accessformat import compile_format
-from ..pool.lines import FORMATS
 from ..pool.poolmanager import PoolManager
 from .arguments import Options, duration, seconds, size, whole
 from .pooloptions import absolute_address
@@ -59,7 +59,9 @@ def add_adaptive_options(parser: argparse.ArgumentParser) -> None:
     add("--slow-log", metavar="FILE", help="report it there (default: in the log)")
     group = parser.add_argument_group("the log")
     add = group.add_argument
-    add("--log-format", choices=FORMATS, help="collect what workers write, and give each line a time and a level")
+    add(
+        "--log-format", choices=FORMATS, help="plain, json: collect what workers write, too; bare: no time and no level"
+    )
     add(
         "--access-log",
         metavar="FILE",

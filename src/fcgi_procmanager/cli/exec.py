@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 from ..basics import checks
+from ..basics.records import FORMATS
 from ..basics.states import ROLLING
 from ..children.launch import Program, environment_from
 from ..errors import ConfigError, ListenError
@@ -22,7 +23,7 @@ from ..system.image import logical_directory
 from .arguments import Options, Parser, seconds, whole
 from .configured import Configured
 from .hosting import Place
-from .pooloptions import absolute_address, add_pool_options, an_address, pool_settings
+from .pooloptions import absolute_address, add_pool_options, an_address, choose_log, pool_settings
 from .surroundings import Surroundings
 
 __all__ = ["add"]
@@ -80,6 +81,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> Configured:
         help="a variable for the copies; may be given several times",
     )
     add_pool_options(parser, "copies")
+    add("--log-format", choices=FORMATS, help="form of our own lines in the log (default: plain)")
     return Configured(parser, "command", _examine, ProgramManager)
 
 
@@ -100,6 +102,7 @@ def _live(options: Options, place: Place, program: Program, surroundings: Surrou
     stop_signal = checks.signal_name("--stop-signal", options.stop_signal)
     settings = pool_settings(options, reload=ROLLING)
     surroundings.enter(place, settings.get("pidfile"))
+    choose_log(options)
     manager = ProgramManager(_count(options.processes), **settings)
     surroundings.prepare(manager)
     listener = _listen(manager, place)

@@ -9,11 +9,13 @@ import argparse
 import os
 from typing import Any
 
+from ..basics import log
+from ..basics.levels import CHOICES as LEVELS
 from ..errors import ConfigError
 from ..sockets.addresses import parse_address
 from .arguments import Options, octal, seconds, whole
 
-__all__ = ["absolute_address", "add_pool_options", "an_address", "pool_settings"]
+__all__ = ["absolute_address", "add_pool_options", "an_address", "choose_log", "pool_settings"]
 
 
 def add_pool_options(parser: argparse.ArgumentParser, workers: str) -> None:
@@ -37,6 +39,7 @@ def add_pool_options(parser: argparse.ArgumentParser, workers: str) -> None:
     )
     add("--start-delay", type=seconds, metavar="SECONDS", help=f"pause between two starts of {workers}")
     add("--log-file", metavar="FILE", help="write there; USR1 to the manager opens it anew")
+    add("--log-level", choices=LEVELS, help="least of our own lines in the log (default: info)")
     add("--daemon", action="store_true", help="go on in the background, once the first of them is ready")
     add("--user", metavar="USER", help="user to run as, once all that needs root is open")
     add("--group", metavar="GROUP", help="group to run as (default: the user's)")
@@ -57,6 +60,11 @@ def pool_settings(options: Options, **more: Any) -> dict[str, Any]:
         **more,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def choose_log(options: Options) -> None:
+    """Before the first line of it. Once its file is open: the journal does not read that."""
+    log.choose(options.log_format, options.log_level)
 
 
 def an_address(text: str) -> str:

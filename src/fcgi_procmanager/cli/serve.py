@@ -22,7 +22,7 @@ from .configured import Configured
 from .deployed import Deployed
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, load_class, search_here
-from .pooloptions import absolute_address, add_pool_options, an_address, pool_settings
+from .pooloptions import absolute_address, add_pool_options, an_address, choose_log, pool_settings
 from .surroundings import Surroundings
 from .touch import Touch
 from .watch import RELOAD_TIMEOUT, check_library
@@ -102,6 +102,7 @@ def _live(options: Options, place: Place, settings: dict[str, Any], surroundings
     touched = None if options.touch is None else os.path.abspath(options.touch)
     deployed = Deployed(options.chdir or "")
     surroundings.enter(place, settings.get("pidfile") if options.processes else None)
+    choose_log(options)
     _change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from sys import modules
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Union
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
 
 from ..basics import checks, exits, log
 from ..basics.states import PLAIN, Role
@@ -63,12 +63,15 @@ class ProcManager:
         are not counted in n_processes.
     no_signals: install no handler and wait with plain `os.wait`.
     process_name, manager_process_name: titles of a worker and of the manager.
+    log_format: "plain": each line of the log has a time and a level. "json": it is an object. "bare" or None: it is its words only.
+    log_level: "debug", "info", "warning" or "error": which of our own lines there are; None for "info", or what `logging` says.
 
     Raises ConfigError, which names the parameter, at construction and whenever one is set. Every parameter is an attribute, read
     anew at each use. Source: the attributes of FCGI::Engine::ProcManager 0.22.
     """
 
     log_name = "FastCGI"  # what each log line begins with
+    says_more = True  # than the original does: False in classes that have its name
 
     n_processes = checks.Parameter[int](checks.number, changed="_size_changed")
     pidfile = checks.Parameter[Union[str, "os.PathLike[str]", None]](checks.path)
@@ -84,6 +87,8 @@ class ProcManager:
     process_name = checks.Parameter[str](checks.text)
     manager_process_name = checks.Parameter[str](checks.text)
     role = checks.Parameter[Role](checks.role)
+    log_format = checks.Parameter[Optional[str]](checks.log_format)
+    log_level = checks.Parameter[Optional[str]](checks.log_level)
 
     def __init__(
         self,
@@ -101,6 +106,8 @@ class ProcManager:
         no_signals: bool = False,
         process_name: str = "python-fcgi",
         manager_process_name: str = "python-fcgi-pm",
+        log_format: str | None = None,
+        log_level: str | None = None,
     ) -> None:
         self._half: ManagerHalf | None = None  # in the manager only
         self.n_processes = checks.count("n_processes", n_processes)
@@ -116,6 +123,8 @@ class ProcManager:
         self.no_signals = no_signals
         self.process_name = process_name
         self.manager_process_name = manager_process_name
+        self.log_format = log_format
+        self.log_level = log_level
         self.role = Role.MANAGER
         self.manager_pid = os.getpid()
         self.listeners: list[Listener] = []
@@ -136,6 +145,7 @@ class ProcManager:
 
         Raises ConfigError, PidFileError and what `manager_init` raises, with everything undone.
         """
+        self._choose_log()
         left = handover.take()
         if left is not None and left.canary:
             prove(self, left)
@@ -266,10 +276,11 @@ class ProcManager:
             self._worker.leaving.told = True
 
     def notify(self, message: str) -> None:
-        """Either: one line, to standard error, or through `logging` when the application configured that logger."""
+        """Either: one line, to standard error, or through `logging` when the application configured it. How serious it is, is known by
+        its words (`basics/levels.py`)."""
         if self._half is not None and self._half.keeps_back(message):
             return
-        log.write(f"{self.log_name}: {self.role} (pid {os.getpid()}): {message.rstrip()}")
+        log.write(f"{self.log_name}: {self.role} (pid {os.getpid()}): {message.rstrip()}", exact=not self.says_more)
 
     def change_process_name(self) -> None:
         """Either: show the role in the process title."""
@@ -439,6 +450,12 @@ class ProcManager:
         except ChildProcessError:
             return None
 
+    def _choose_log(self) -> None:
+        """Before the first line, of this process and of those that it forks."""
+        if self.log_format is not None:
+            log.choose(self.log_format)
+        log.choose_level(self.log_level)
+
     def _size_changed(self) -> None:
         """By a hook, a handler or a thread of the application."""
         if self._half is not None:
@@ -576,6 +593,8 @@ class ProcManager:
         self.abort(f"exit at once from signal {name}")
 
     def _on_reload(self, name: str) -> None:
+        if self.says_more:
+            self.notify(f"received signal {name}")
         if self._half is not None:
             self._half.reload()
 
