@@ -93,7 +93,7 @@ def _live(family: Family, wanted: Any, detached: Detached | None) -> int:
     signals.ignore_late()
     if parent.failure:
         words = f"{PROGRAM}: {parent.failure}"
-        log.write(words, ERROR)
+        log.write(words, ERROR, exact=family.log_file is None)
         if detached is not None:
             detached.tell(status, words)
     return status
