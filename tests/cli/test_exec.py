@@ -76,7 +76,7 @@ def test_the_log_is_that_of_a_manager(folder: Folder, program: list[str]) -> Non
     script.signal(signal.SIGTERM)
     assert script.wait() == 0
     lines = script.log().splitlines()
-    stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d INFO "
+    stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d [A-Z]+ "
     words = [re.sub(stamp, "", line) for line in lines]
     assert f"FastCGI: manager (pid {script.pid}): server (pid {pid}) started" in words
     assert f"FastCGI: manager (pid {script.pid}): received signal TERM" in words

@@ -34,11 +34,12 @@ _OWN = tuple(
         (ERROR, r"\bexception in |\bbecame ready\b|\bgiving up\b|\bcannot\b|\bcould not\b|\bfailed\b|\brefuse[sd]?\b"),
         (
             ERROR,
-            r"^accept: |^fork: |\blines are lost$|\bservers crashed\b|\bhas a mistake\b|\bclosed descriptors of its worker$",
+            r"^accept: |^fork: |\blines are lost$|\bservers crashed\b|\bhas a mistake\b|\bended at once\b|\bclosed descriptors of its worker$",
         ),
         (WARNING, r"\bkill(ed|ing)\b|\bwait timeout$|\bexit at once\b|\bmanager has died$|\bnext attempt in\b"),
         (WARNING, r"\bnot ready in\b|\bdie too fast\b|\bleft out\b|\bno more may be started\b|\bbut use a CPU\b"),
-        (WARNING, r"^no control socket\b"),
+        (WARNING, r"^no control socket\b|^slow_log |\bthe application called sys\.exit\b|\bchanges are not seen\b"),
+        (WARNING, r"^a reply (?:was cut|ends) |\bstarting it again$"),
     )
 )
 

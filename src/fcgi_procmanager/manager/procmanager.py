@@ -19,6 +19,7 @@ from sys import modules
 from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
 
 from ..basics import checks, exits, log
+from ..basics.levels import ERROR
 from ..basics.states import PLAIN, Role
 from ..errors import BootError, ConfigError
 from ..ipc.baton import Baton
@@ -129,6 +130,7 @@ class ProcManager:
         self.manager_pid = os.getpid()
         self.listeners: list[Listener] = []
 
+        self._level: str | None = None  # of the line that is just said, where its words do not tell
         self._more = 0  # workers than somebody has set, by TTIN and TTOU
         self._signals = signals.Signals()
         self._parts: list[PoolPart] = []
@@ -280,7 +282,16 @@ class ProcManager:
         its words (`basics/levels.py`)."""
         if self._half is not None and self._half.keeps_back(message):
             return
-        log.write(f"{self.log_name}: {self.role} (pid {os.getpid()}): {message.rstrip()}", exact=not self.says_more)
+        line = f"{self.log_name}: {self.role} (pid {os.getpid()}): {message.rstrip()}"
+        log.write(line, self._level, exact=not self.says_more)
+
+    def notify_error(self, message: str) -> None:
+        """Either: the same of what is one, although its words are somebody else's and do not tell."""
+        self._level = ERROR
+        try:
+            self.notify(message)
+        finally:
+            self._level = None
 
     def change_process_name(self) -> None:
         """Either: show the role in the process title."""
@@ -323,7 +334,10 @@ class ProcManager:
             self._half.leave_nothing()  # the handlers stay until the last line is out: a TERM now would be a death by signal
             for part in self._half.attending:
                 part.last_line(status)
-        self.notify(message)
+        if status == exits.USAGE:
+            self.notify_error(message)
+        else:
+            self.notify(message)
         raise SystemExit(status)
 
     def leave(self, status: int = exits.OK) -> NoReturn:

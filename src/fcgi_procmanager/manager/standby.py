@@ -169,7 +169,7 @@ class Standby(Part):
             child.served = True
         elif kind == REFUSED and text != self._refusal:
             self._refusal = text
-            self._manager.notify(text)
+            self._manager.notify_error(text)
 
     def ended(self, child: Child, exit: Exit) -> None:
         now = monotonic()

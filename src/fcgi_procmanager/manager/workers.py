@@ -308,7 +308,7 @@ class Workers(Part):
         elif child is not None and self._fails_reload(child):
             self._refusals[child.pid] = text  # said once, at its end
         elif text != self.refusal:
-            self._manager.notify(text)
+            self._manager.notify_error(text)
 
     @property
     def hopeless(self) -> bool:
