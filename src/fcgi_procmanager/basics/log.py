@@ -74,6 +74,9 @@ def _journal_reads() -> bool:
 
 def write(text: str, level: str | None = None, *, exact: bool = False) -> None:
     """level: None for what the words say. exact: nothing may stand before these words, and only our own logger may have them."""
+    if _writes_words_only(exact):
+        write_plainly(text)
+        return
     _write(records.own(time.time(), text, os.getpid(), level), exact)
 
 
@@ -109,6 +112,13 @@ def _write(line: Line, exact: bool = False, error: BaseException | None = None) 
     else:
         name = _form if _form and (_is_asked_for or not exact) else BARE
         write_plainly(records.form(line, name, _pool).decode().removesuffix("\n"))
+
+
+def _writes_words_only(exact: bool) -> bool:
+    """Nobody asks for the level: a line of DEBUG is not even made then."""
+    is_bare = _form in ("", BARE) or (exact and not _is_asked_for)
+    is_chosen = _sink is not None or _least > NUMBERS[INFO] or configured_logger() is not None
+    return is_bare and not is_chosen and _logger(exact) is None
 
 
 def write_plainly(line: str) -> None:
