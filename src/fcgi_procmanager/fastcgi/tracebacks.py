@@ -23,7 +23,7 @@ def write_traceback(manager: ProcManager, params: Mapping[str, str] | None = Non
     try:
         what = " ".join(filter(None, where.values())) or "a worker"
         line = f"{manager.log_name}: {manager.role} (pid {os.getpid()}): exception in {what}: {log.story(error)}"
-        log.write_exception(line, error, **where)
+        log.write_exception(line, error, not manager.says_more, **where)
     except Exception:
         pass  # full, closed, or an object of the application
 
