@@ -86,6 +86,8 @@ class ProcManager(Core):
     `remove`. One that cannot be used is announced and done without; one that a living process holds is refused.
     """
 
+    _says_more = False
+
     def __init__(self, parameters: Mapping[str, Any] | None = None, **more: Any) -> None:
         given = {"process_name": "perl-fcgi", "manager_process_name": "perl-fcgi-pm", **(parameters or {}), **more}
         pidfile, role = given.pop("pidfile", None), given.pop("role", Role.MANAGER)

@@ -84,6 +84,7 @@ class ProcManager(Core):
         "start_delay": checks.seconds,
         "pm_title": checks.text,
     }
+    _says_more = False
     DEFAULTS: Mapping[str, Any] = {}
     ENVIRONMENT: Mapping[str, str] = {}  # parameter -> the variable it is taken from when it is not given
 
@@ -371,7 +372,7 @@ class Dynamic(ProcManager, PoolManager):
         """One log line, with the date before it."""
         if self._half is None or not self._half.keeps_back(log.text(message)):
             words = f"{self.log_name}: {self.role} (pid {os.getpid()}): {log.text(message).rstrip()}"
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} - {words}")
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} - {words}", exact=True)
 
 
 # -- the functions, which act on one manager for the whole process ----------------------------------------------------

@@ -460,7 +460,7 @@ def test_usr2_reads_the_file_again_and_a_broken_one_changes_nothing(place: Place
     place.write(POOL.format(processes='"two"', more=more))
     script.signal(signal.SIGUSR2)
     why = "pools.toml:4: processes: 'two' is not a whole number: give one from 0 up"
-    script.wait_log(f"^FastCGI: manager .*: reload failed: {why}; 1 old servers go on$")
+    script.wait_log(f"ERROR FastCGI: manager .*: reload failed: {why}; 1 old servers go on$")
     assert script.wait_workers(1) == [old]
     assert place.ask() == str(place.folder)
     changed = POOL.format(processes=3, more=more + "\nmanager-process-name = 'renamed'")

@@ -37,7 +37,7 @@ KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_
 _RANGE = 20_000 + 1000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 12)
 _FIRST = random.randrange(1000)
 _ports = itertools.chain(range(_RANGE + _FIRST, _RANGE + 1000), range(_RANGE, _RANGE + _FIRST))
-LOG_LINE = re.compile(r"^FastCGI: (?P<role>.+?) \(pid (?P<pid>\d+)\): (?P<message>.*)$")
+LOG_LINE = re.compile(r"^(?:\d[\d:.T+-]+ [A-Z]+ )?FastCGI: (?P<role>.+?) \(pid (?P<pid>\d+)\): (?P<message>.*)$")
 
 
 class Overdue(AssertionError):

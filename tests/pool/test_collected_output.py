@@ -153,7 +153,11 @@ def test_what_a_worker_says_last_comes_before_its_end(pool: Pool) -> None:
 def test_a_traceback_is_an_error(pool: Pool) -> None:
     script = pool.start("1, log_format='json'", 1)
     assert pool.ask("/raise").status == 500
-    wait_until(lambda: [one for one in said(script, level="ERROR") if one["message"] == "ValueError: no good"], 60)
+    (told,) = wait_until(lambda: said(script, stream="log", level="ERROR"), 60)
+    assert told["message"] == "exception in GET /raise: ValueError: no good"
+    assert (told["process"], told["method"], told["path"]) == ("server", "GET", "/raise")
+    assert told["exception"].startswith("Traceback (most recent call last):\n")
+    assert told["exception"].endswith("\nValueError: no good")
     assert script.stop() == 0
 
 

@@ -11,6 +11,8 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Callable, Generic, TypeVar
 
 from ..errors import ConfigError
+from .levels import CHOICES as LEVELS
+from .records import FORMATS
 from .states import PLAIN, ROLLING, Role
 
 T = TypeVar("T")
@@ -81,6 +83,14 @@ def one_of(name: str, value: object, choices: Collection[str]) -> str:
         words = [repr(one) for one in choices]
         raise ConfigError(f"{name} must be {', '.join(words[:-1])} or {words[-1]}, not {value!r}")
     return str(value)
+
+
+def log_format(name: str, value: object) -> str | None:
+    return None if value is None else one_of(name, value, FORMATS)
+
+
+def log_level(name: str, value: object) -> str | None:
+    return None if value is None else one_of(name, value, LEVELS)
 
 
 def reload_mode(name: str, value: object) -> str:

@@ -1,36 +1,124 @@
-"""One line of the log at a time: to standard error, or to the logger that the application configured.
+"""One line of the log at a time: to standard error, or through `logging` where the application has configured it.
 
 Runs in every process, never in a signal handler. A log that nobody can read is no reason to stop serving.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import sys
+import time
+from collections.abc import Mapping
 from typing import Any, Callable
+
+from . import levels, records
+from .levels import INFO, NUMBERS
+from .printable import printable
+from .records import BARE, EXCEPTION, JOURNAL, PLAIN, Line
+
+NAME = "fcgi_procmanager"  # of our logger
 
 _PATIENCE = 100  # milliseconds
 _stalled = False  # the last line found no room
 
+_sink: Callable[[Line], object] | None = None
+_form = ""  # one of records.FORMATS, or JOURNAL; "" until one is chosen: bare
+_is_asked_for = False  # somebody has asked for this form
+_pool = ""
+_least = 0  # the number of the level below which our own lines are left out; 0 until one is chosen: that of INFO
+_unlisted: Any = None  # a logger of our name that `logging` does not know
 
-_sink: Callable[[str], object] | None = None
+
+# -- what somebody chooses -----------------------------------------------------------------------------------------------
 
 
-def send_to(sink: Callable[[str], object] | None) -> None:
+def choose(form: str | None, level: str | None = None, pool: str = "") -> None:
+    """The form of the lines of this process and of those that it forks, and which of its own lines there are. None: nobody has asked:
+    a time and a level for each line, which the journal has already; and INFO."""
+    global _form, _is_asked_for, _pool
+    _form = form or (JOURNAL if _journal_reads() else PLAIN)
+    _is_asked_for = form is not None
+    _pool = pool
+    choose_level(level)
+
+
+def choose_level(level: str | None) -> None:
+    """Of our own lines, whatever the level of the root logger is. None: as it is."""
+    global _least
+    if level is not None:
+        _least = NUMBERS[level.upper()]
+
+
+def is_chosen() -> bool:
+    return bool(_form)
+
+
+def send_to(sink: Callable[[Line], object] | None) -> None:
     """From now on each line of this process is for `sink`; None: for standard error, or the application's logger."""
     global _sink
     _sink = sink
 
 
-def write(line: str) -> None:
-    if _sink is not None:
-        _sink(line)
+def _journal_reads() -> bool:
+    """Whether standard error is the stream that systemd's journal has named."""
+    try:
+        found = os.fstat(2)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+# -- writing -------------------------------------------------------------------------------------------------------------
+
+
+def write(text: str, level: str | None = None, *, exact: bool = False) -> None:
+    """level: None for what the words say. exact: nothing may stand before these words, and only our own logger may have them."""
+    if _writes_words_only(exact):
+        write_plainly(text)
         return
-    logger = configured_logger()
+    _write(records.own(time.time(), text, os.getpid(), level), exact)
+
+
+def write_exception(text: str, error: BaseException, exact: bool = False, **more: str) -> None:
+    """A line, and the traceback that belongs to it, as one record. more: what a program wants to know of it."""
+    more[EXCEPTION] = _traceback(error)
+    _write(records.own(time.time(), text, os.getpid(), levels.ERROR, more), exact, error)
+
+
+def write_traceback(error: BaseException) -> None:
+    """Of code of the application, where the line that says so comes later."""
+    more = {EXCEPTION: _traceback(error)}
+    text = "" if _sink is None and _form in ("", BARE) and _logger(False) is None else story(error)
+    _write(Line(time.time(), levels.ERROR, "", os.getpid(), "log", text, more), error=error)
+
+
+def shows(level: str) -> bool:
+    """Whether a line of this level would be seen by somebody: for one that costs something."""
+    logger = _logger(False) if _sink is None else None
+    return _is_shown(NUMBERS[level]) if logger is None else is_wanted(logger, NUMBERS[level])
+
+
+def _write(line: Line, exact: bool = False, error: BaseException | None = None) -> None:
+    number = NUMBERS[line.level]
+    logger = _logger(exact) if _sink is None else None
     if logger is not None:
-        logger.info(line)
+        if is_wanted(logger, number):
+            hand_over(logger, line, {"role": line.process}, error)
+    elif not _is_shown(number):
+        return
+    elif _sink is not None:
+        _sink(line)
     else:
-        write_plainly(line)
+        name = _form if _form and (_is_asked_for or not exact) else BARE
+        write_plainly(records.form(line, name, _pool).decode().removesuffix("\n"))
+
+
+def _writes_words_only(exact: bool) -> bool:
+    """Nobody asks for the level: a line of DEBUG is not even made then."""
+    is_bare = _form in ("", BARE) or (exact and not _is_asked_for)
+    is_chosen = _sink is not None or _least > NUMBERS[INFO] or configured_logger() is not None
+    return is_bare and not is_chosen and _logger(exact) is None
 
 
 def write_plainly(line: str) -> None:
@@ -55,11 +143,21 @@ def _has_room(stream: Any) -> bool:
     return not _stalled
 
 
-def write_traceback(error: BaseException) -> None:
+def _traceback(error: BaseException) -> str:
     import traceback
 
-    for part in traceback.format_exception(type(error), error, error.__traceback__):
-        write(part.rstrip("\n"))
+    whole = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip("\n")
+    # What the exception quotes may be a peer's, and a terminal would obey it.
+    return "".join(one if (one >= " " and one != "\x7f") or one in "\n\t" else f"\\x{ord(one):02x}" for one in whole)
+
+
+def story(error: BaseException) -> str:
+    """An exception in one line."""
+    try:
+        text = printable(str(error))
+    except Exception:
+        text = ""  # one of the application that cannot say what it is
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def text(message: object) -> str:
@@ -76,10 +174,82 @@ def flush_standard_streams() -> None:
             pass  # RuntimeError: a handler has interrupted that very stream
 
 
-def configured_logger(name: str = "fcgi_procmanager") -> Any:
-    """A logger of the package, if the application gave it a handler or a level. Nothing is imported to find out."""
+# -- logging -------------------------------------------------------------------------------------------------------------
+
+
+def configured_logger(name: str = NAME) -> Any:
+    """A logger of the package, if the application gave it a handler or a level. Nothing is imported to find out, and no logger is made:
+    dictConfig disables those that it finds and does not name."""
     logging = sys.modules.get("logging")
     if logging is None:
         return None
-    logger = logging.getLogger(name)
-    return logger if logger.handlers or logger.level else None
+    logger = logging.Logger.manager.loggerDict.get(name)
+    return logger if isinstance(logger, logging.Logger) and (logger.handlers or logger.level) else None
+
+
+def hand_over(logger: Any, line: Line, more: Mapping[str, str], error: BaseException | None = None) -> None:
+    """As a record: a filter or a handler of the application that fails must not end a worker."""
+    text = records.head(line)
+    extra = {"worker_pid": line.pid, **more, **{key: value for key, value in line.more.items() if key != EXCEPTION}}
+    try:
+        number = NUMBERS[line.level]
+        record = logger.makeRecord(logger.name, number, "(unknown file)", 0, "%s", (text,), None, None, extra)
+        record.exc_text = line.more.get(EXCEPTION)
+        if error is not None:
+            record.exc_info = (type(error), error, error.__traceback__)
+        logger.handle(record)
+    except Exception:
+        write_plainly(records.words(line))
+
+
+def _logger(exact: bool) -> Any:
+    """Who gets our lines: our own logger, if it leads somewhere; else, unless a form was asked for, one below a root logger that the
+    application has configured. None: standard error."""
+    ours = configured_logger()
+    if ours is not None and ours.hasHandlers():
+        return ours
+    root = None if ours is not None or exact or _is_asked_for else _configured_root()
+    return _below(root) if root is not None else None
+
+
+def _configured_root() -> Any:
+    """Not one that `logging.warning()` has configured in passing, as `basicConfig()` without an argument does."""
+    logging = sys.modules.get("logging")
+    if logging is None or not logging.root.handlers:
+        return None
+    root = logging.root
+    first = root.handlers[0]
+    is_default = (
+        len(root.handlers) == 1
+        and type(first) is logging.StreamHandler
+        and getattr(first.formatter, "_fmt", None) == logging.BASIC_FORMAT
+        and first.level == logging.NOTSET
+        and root.level == logging.WARNING
+    )
+    return None if is_default else root
+
+
+def _below(root: Any) -> Any:
+    global _unlisted
+    if _unlisted is None:
+        _unlisted = sys.modules["logging"].Logger(NAME)
+    _unlisted.parent = root
+    return _unlisted
+
+
+def _is_shown(number: int) -> bool:
+    """Without a logger that has handlers. One that has only a level says which lines there are."""
+    ours = configured_logger()
+    level = ours.level if ours is not None else 0
+    return number >= max(_least or (0 if level else NUMBERS[INFO]), level)
+
+
+def is_wanted(logger: Any, number: int, ours: bool = True) -> bool:
+    """Our own logger's level, if it has one; else the one that was chosen; else, if it has a handler of its own, INFO, since the
+    WARNING of the root logger was not meant for it; else what `logging` says. ours: not a line that an application has written."""
+    least = _least if ours else 0
+    if number < least:
+        return False
+    if logger.level or not (least or logger.handlers):
+        return bool(logger.isEnabledFor(number))
+    return bool(number >= (least or NUMBERS[INFO]) and number > logger.manager.disable)

@@ -9,11 +9,11 @@ import argparse
 import os
 from typing import Any
 
+from ..basics.records import FORMATS
 from ..children.sizing import KINDS, STATIC
 from ..errors import ConfigError
 from ..manager.procmanager import ProcManager
 from ..pool.accessformat import compile_format
-from ..pool.lines import FORMATS
 from ..pool.poolmanager import PoolManager
 from .arguments import Options, Parser, duration, seconds, size, whole
 from .pooloptions import LOG, WORKERS, absolute_address
@@ -80,7 +80,7 @@ def add_adaptive_options(parser: Parser) -> None:
     add(
         "--log-format",
         choices=FORMATS,
-        help="collect what workers write, and give each line a time and a level (default: neither)",
+        help="plain, json: collect what workers write, too; bare: no time and no level (default: plain, and nothing is collected)",
     )
     add(
         "--access-log",

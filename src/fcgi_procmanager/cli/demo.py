@@ -15,6 +15,8 @@ from html import escape
 from typing import Any, Callable
 from urllib.parse import parse_qs
 
+from ..basics import log
+from ..basics.levels import CHOICES as LEVELS
 from ..manager.procmanager import ProcManager
 from ..pool.poolmanager import PoolManager
 from .arguments import Options, whole
@@ -40,9 +42,11 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     add("--web", metavar="HOST:PORT", help=f"address for browsers (default: {_WEB}, or none with --listen)")
     add("--listen", action="append", default=[], metavar="ADDRESS", help="FastCGI address, for a web server of yours")
     add("--pidfile", metavar="FILE", help="PID file, for 'stop' and 'reload'")
+    add("--log-level", choices=LEVELS, help="least of our own lines in the log (default: info)")
 
 
 def run(options: Options) -> int:
+    log.choose(None, options.log_level)
     web = options.web if options.web or options.listen else _WEB
     settings: dict[str, Any] = {"n_processes": options.processes}
     if options.pidfile is not None:

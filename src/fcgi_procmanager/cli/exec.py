@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import NoReturn
 
 from ..basics import checks
+from ..basics.records import FORMATS
 from ..basics.states import ROLLING
 from ..children.launch import Program, environment_from
 from ..errors import ConfigError, ListenError
@@ -25,11 +26,13 @@ from .hosting import Place
 from .pooloptions import (
     APPLICATION,
     LISTENING,
+    LOG,
     WORKERS,
     absolute_address,
     add_pool_options,
     an_address,
     check_place,
+    choose_log,
     pool_settings,
     set_umask,
     variables,
@@ -94,6 +97,8 @@ def add(commands: argparse._SubParsersAction[Parser]) -> Configured:
         help="a variable for the copies; may be given several times (default: none)",
     )
     add_pool_options(parser, "copies")
+    add = parser.group(LOG).add_argument
+    add("--log-format", choices=FORMATS, help="form of our own lines in the log (default: plain)")
     return Configured(parser, "command", _examine, ProgramManager)
 
 
@@ -108,6 +113,7 @@ def _live(options: Options, place: Place, program: Program, surroundings: Surrou
     settings = pool_settings(options, reload=ROLLING)
     set_umask(options)
     surroundings.enter(place, settings.get("pidfile"))
+    choose_log(options)
     manager = ProgramManager(_count(options.processes), **settings)
     surroundings.prepare(manager)
     listener = _listen(manager, place)

@@ -9,6 +9,8 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
+from ..basics import log
+from ..basics.levels import CHOICES as LEVELS
 from ..errors import ConfigError
 from ..sockets.addresses import parse_address
 from .arguments import Options, Parser, octal, positive, seconds, whole
@@ -27,6 +29,7 @@ __all__ = [
     "add_pool_options",
     "an_address",
     "check_place",
+    "choose_log",
     "plain_address",
     "pool_settings",
     "set_umask",
@@ -78,6 +81,7 @@ def add_pool_options(parser: Parser, workers: str) -> None:
         metavar="FILE",
         help="write there; USR1 to the manager opens it anew (default: -, which is standard error)",
     )
+    add("--log-level", choices=LEVELS, help="least of our own lines in the log (default: info)")
     add = parser.group(PROCESS).add_argument
     add("--pidfile", metavar="FILE", help="PID file, for 'stop' and 'reload' (default: none)")
     add("--daemon", action="store_true", help="go on in the background, once the first of them is ready")
@@ -143,6 +147,11 @@ def umask(text: str) -> int:
 
 def _log_file(text: str) -> str | None:
     return None if text == "-" else text
+
+
+def choose_log(options: Options) -> None:
+    """Before the first line of it. Once its file is open: the journal does not read that."""
+    log.choose(options.log_format, options.log_level)
 
 
 def an_address(text: str) -> str:

@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..basics import exits, log
+from ..basics.levels import ERROR
 from ..errors import ConfigError, ProcManagerError
 from ..system import signals
 from ..system.detach import Detached, fork_away, leave_streams
@@ -87,11 +88,12 @@ def _live(family: Family, wanted: Any, detached: Detached | None) -> int:
         log_file=family.log_file,
         detached=detached,
     )
+    log.choose(None)
     status = parent.run()
     signals.ignore_late()
     if parent.failure:
         words = f"{PROGRAM}: {parent.failure}"
-        log.write(words)
+        log.write(words, ERROR, exact=family.log_file is None)
         if detached is not None:
             detached.tell(status, words)
     return status

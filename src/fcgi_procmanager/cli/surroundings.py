@@ -11,6 +11,7 @@ import os
 from typing import Callable
 
 from ..basics import exits, log
+from ..basics.levels import ERROR
 from ..basics.states import ManagerState
 from ..children.registry import Registry
 from ..errors import ConfigError, ProcManagerError
@@ -86,7 +87,7 @@ class Surroundings(PoolPart):
     def _failed(self, words: str) -> None:
         """It is said where people look: in the log, and to whoever typed the command."""
         if self._log is not None and not handover.is_there():
-            log.write(words)
+            log.write(words, ERROR)
             self._log.close()
         if self._detached is not None:
             self._detached.tell(exits.USAGE, words)

@@ -96,7 +96,7 @@ class Lanes:
         except BaseException as error:
             self._fail(error)
             if not isinstance(error, SystemExit):
-                write_traceback()  # a defect of ours, or a worker that the application has broken
+                write_traceback(self._manager)  # a defect of ours, or a worker that the application has broken
         if os.getpid() != self._owner:
             self._end_child()
         if self._failure is not None:

@@ -232,7 +232,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
     def _failed(self, request: Request, traced: bool) -> None:
         """The application left by an exception: an error page if nothing is sent yet, else a reply that ends short."""
         if traced:
-            write_traceback()
+            write_traceback(self.manager, request.params)
         elif request.aborted and not request.disowned:
             self.manager.notify(f"a request ended early: {request.connection.dead or 'withdrawn by the web server'}")
         if request.begun:
@@ -242,7 +242,7 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             try:
                 self.error(request)
             except Exception:
-                write_traceback()
+                write_traceback(self.manager, request.params)
                 request.abandon("the error page failed")
 
     def _ended_late(self, request: Request, late: RequestTimeout) -> None:

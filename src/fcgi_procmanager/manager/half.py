@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from ..basics import exits, log
 from ..basics.clock import FOREVER, monotonic
 from ..basics.exits import Exit
-from ..basics.states import ManagerEvent, ManagerState, manager_life
+from ..basics.states import ManagerEvent, ManagerState, WorkerState, manager_life
 from ..children import launch
 from ..children.ladder import Ladder
 from ..children.launch import Program
@@ -29,6 +29,7 @@ from ..events.loop import Loop, Part
 from ..events.readiness import Readiness
 from ..ipc.channel import Channel
 from ..system import fastexit, idle, signals
+from ..system.oom import MemoryKills
 from ..system.pidfile import PidFile
 from .condition import Condition
 from .drain import Drain
@@ -41,6 +42,7 @@ from .standby import Standby
 if TYPE_CHECKING:
     from .procmanager import ProcManager
 
+_ASK_EVERY = 60.0  # seconds between two questions whether memory has run out
 _GLANCE = 0.1  # seconds; plain `os.wait` hears no report and no timer, so without signals those are looked for
 
 
@@ -74,6 +76,8 @@ class ManagerHalf:
         self._failure = ""  # of the new code, where workers of the old serve on
         self._asked = False  # while stopping: the workers have been asked to leave
         self._look_due = False  # the size of the pool was set
+        self._memory_kills = MemoryKills()
+        self._memory_asked_at = -FOREVER
         self._left = left
         if left is not None:
             self._adopt(left)
@@ -106,8 +110,15 @@ class ManagerHalf:
         if self._left is not None:  # not before: a part may have asked for a signal that waits
             self._signals.let_in(self._left.mask)
         manager.notify("initialized")
+        self._say_where()
         self._replace_adopted()
         fastexit.freeze()
+
+    def _say_where(self) -> None:
+        """Once, and not again when this process has executed itself."""
+        listeners = self._manager.listeners
+        if listeners and self._left is None and self._manager._says_more:
+            self._manager.notify("listening on " + ", ".join(one.describe() for one in listeners))
 
     def _hear_children(self) -> None:
         self.reports.hear()
@@ -371,6 +382,21 @@ class ManagerHalf:
         for part in self.parts:
             if part.kind == child.kind:
                 part.ended(child, exit)
+        if exit.signal == signals.number("KILL") and child.state is not WorkerState.KILLED and self._manager._says_more:
+            self._ask_for_memory(child)
+
+    def _ask_for_memory(self, child: Child) -> None:
+        """It was killed, and not by us."""
+        who = f"{child.kind} (pid {child.pid})"
+        if self._memory_kills.more():
+            self._manager.notify(
+                f"{who} was killed for want of memory: the kernel has counted it (oom_kill in memory.events)"
+            )
+        elif monotonic() >= self._memory_asked_at + _ASK_EVERY:
+            self._memory_asked_at = monotonic()
+            self._manager.notify(
+                f"{who} was killed, and not by its manager: was it out of memory? (dmesg, memory.events)"
+            )
 
     # -- stopping -----------------------------------------------------------------------------------------------------
 

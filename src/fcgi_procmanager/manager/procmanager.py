@@ -16,9 +16,10 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from sys import modules
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Union
+from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
 
 from ..basics import checks, exits, log
+from ..basics.levels import ERROR
 from ..basics.states import PLAIN, Role
 from ..errors import BootError, ConfigError
 from ..ipc.baton import Baton
@@ -63,6 +64,8 @@ class ProcManager:
         are not counted in n_processes.
     no_signals: install no handler and wait with plain `os.wait`.
     process_name, manager_process_name: titles of a worker and of the manager.
+    log_format: "plain": each line of the log has a time and a level. "json": it is an object. "bare" or None: it is its words only.
+    log_level: "debug", "info", "warning" or "error": which of our own lines there are; None for "info", or what `logging` says.
 
     Raises ConfigError, which names the parameter, at construction and whenever one is set. Every parameter is an attribute, read
     anew at each use. So are `role`, the `Role` of this process; `manager_pid`; `listeners`, a list of the `Listener` objects of the pool; and
@@ -70,6 +73,7 @@ class ProcManager:
     """
 
     log_name = "FastCGI"  # what each log line begins with
+    _says_more = True  # than the original does: False in classes that have its name
 
     n_processes = checks.Parameter[int](checks.number, changed="_size_changed")
     pidfile = checks.Parameter[Union[str, "os.PathLike[str]", None]](checks.path)
@@ -85,6 +89,8 @@ class ProcManager:
     process_name = checks.Parameter[str](checks.text)
     manager_process_name = checks.Parameter[str](checks.text)
     role = checks.Parameter[Role](checks.role)
+    log_format = checks.Parameter[Optional[str]](checks.log_format)
+    log_level = checks.Parameter[Optional[str]](checks.log_level)
 
     def __init__(
         self,
@@ -102,6 +108,8 @@ class ProcManager:
         no_signals: bool = False,
         process_name: str = "python-fcgi",
         manager_process_name: str = "python-fcgi-pm",
+        log_format: str | None = None,
+        log_level: str | None = None,
     ) -> None:
         self._half: ManagerHalf | None = None  # in the manager only
         self.n_processes = checks.count("n_processes", n_processes)
@@ -117,10 +125,13 @@ class ProcManager:
         self.no_signals = no_signals
         self.process_name = process_name
         self.manager_process_name = manager_process_name
+        self.log_format = log_format
+        self.log_level = log_level
         self.role = Role.MANAGER
         self.manager_pid = os.getpid()
         self.listeners: list[Listener] = []
 
+        self._level: str | None = None  # of the line that is just said, where its words do not tell
         self._more = 0  # workers than somebody has set, by TTIN and TTOU
         self._signals = signals.Signals()
         self._parts: list[PoolPart] = []
@@ -137,6 +148,7 @@ class ProcManager:
 
         Raises ConfigError, PidFileError and what `manager_init` raises, with everything undone.
         """
+        self._choose_log()
         left = handover.take()
         if left is not None and left.canary:
             prove(self, left)
@@ -273,11 +285,20 @@ class ProcManager:
             self._worker.leaving.told = True
 
     def notify(self, message: str) -> None:
-        """Either: one line, to standard error, or through `logging` when the application configured the logger
-        `fcgi_procmanager`."""
+        """Either: one line, to standard error, or through `logging` when the application configured it. How serious it is, is known by
+        its words (`basics/levels.py`)."""
         if self._half is not None and self._half.keeps_back(message):
             return
-        log.write(f"{self.log_name}: {self.role} (pid {os.getpid()}): {message.rstrip()}")
+        line = f"{self.log_name}: {self.role} (pid {os.getpid()}): {message.rstrip()}"
+        log.write(line, self._level, exact=not self._says_more)
+
+    def _notify_error(self, message: str) -> None:
+        """Either: the same of what is one, although its words are somebody else's and do not tell."""
+        self._level = ERROR
+        try:
+            self.notify(message)
+        finally:
+            self._level = None
 
     def change_process_name(self) -> None:
         """Either: make `manager_process_name` or `process_name` the title of the process."""
@@ -320,7 +341,10 @@ class ProcManager:
             self._half.leave_nothing()  # the handlers stay until the last line is out: a TERM now would be a death by signal
             for part in self._half.attending:
                 part.last_line(status)
-        self.notify(message)
+        if status == exits.USAGE:
+            self._notify_error(message)
+        else:
+            self.notify(message)
         raise SystemExit(status)
 
     def leave(self, status: int = exits.OK) -> NoReturn:
@@ -446,6 +470,12 @@ class ProcManager:
             return os.wait()[0]
         except ChildProcessError:
             return None
+
+    def _choose_log(self) -> None:
+        """Before the first line, of this process and of those that it forks."""
+        if self.log_format is not None:
+            log.choose(self.log_format)
+        log.choose_level(self.log_level)
 
     def _size_changed(self) -> None:
         """By a hook, a handler or a thread of the application."""
@@ -584,6 +614,8 @@ class ProcManager:
         self.abort(f"exit at once from signal {name}")
 
     def _on_reload(self, name: str) -> None:
+        if self._says_more:
+            self.notify(f"received signal {name}")
         if self._half is not None:
             self._half.reload()
 

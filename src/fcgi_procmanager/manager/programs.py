@@ -117,7 +117,7 @@ class Programs(Workers):
         if self._can_back_out:
             self._back_out(why)
             return
-        self._manager.notify(why)
+        self._manager._notify_error(why)
         now = monotonic()
         self.respawn.forked(missing, now)
         self._could_not_start(Child(0, now), now)

@@ -192,7 +192,7 @@ class Standby(Part):
             child.served = True
         elif kind == REFUSED and text != self._refusal:
             self._refusal = text
-            self._manager.notify(text)
+            self._manager._notify_error(text)
 
     def ended(self, child: Child, exit: Exit) -> None:
         now = monotonic()

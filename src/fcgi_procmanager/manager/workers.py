@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from ..basics import log
 from ..basics.clock import FOREVER, monotonic
 from ..basics.exits import Exit
+from ..basics.levels import DEBUG
 from ..basics.states import ROLLING, ManagerEvent, ManagerState
 from ..children import launch
 from ..children.registry import WORKER, Child
@@ -286,6 +288,8 @@ class Workers(Part):
             return
         elif kind == READY:
             self.children.became_ready(pid, monotonic())
+            if log.shows(DEBUG):
+                self._manager.notify(f"{WORKER} (pid {pid}) is ready after {monotonic() - child.spawned_at:.2f} s")
             self._promoted.discard(pid)
             self._half.life.on(ManagerEvent.READY)
             self.respawn.became_ready()
@@ -309,7 +313,7 @@ class Workers(Part):
         elif child is not None and self._fails_reload(child):
             self._refusals[child.pid] = text  # said once, at its end
         elif text != self.refusal:
-            self._manager.notify(text)
+            self._manager._notify_error(text)
 
     @property
     def hopeless(self) -> bool:

@@ -16,12 +16,12 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..basics import levels, log
+from ..basics import levels, log, records
 from ..basics.levels import INFO, WARNING, Levels
+from ..basics.records import EXCEPTION, Line
 from ..manager import handover
 from ..manager.parts import PoolPart
-from . import lines
-from .lines import JSON, Line, Lines
+from .lines import Lines
 from .outlet import Outlet
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ _DEFAULTS = {STDOUT: INFO, STDERR: WARNING}
 _PIECE = 1 << 16  # bytes, as many as a pipe holds
 _AT_A_TIME = 16  # pieces of one stream, before the others have their turn
 _SECONDS_AT_END = 1.0  # for whoever reads the log
+_MORE = "\x1e"  # between a line and what else is known of it, on the way from a worker
 
 
 class _Stream:
@@ -81,7 +82,7 @@ class Collector(PoolPart):
     def install(self) -> None:
         """From now on what this process has to say is written in the form that was asked for."""
         # What a canary says is collected by the manager that has started it.
-        log.send_to(log.write_plainly if handover.is_canary() else self._write_own)
+        log.send_to(_pass_on if handover.is_canary() else self._write)
 
     # -- the manager --------------------------------------------------------------------------------------------------
 
@@ -178,25 +179,22 @@ class Collector(PoolPart):
         now = time.time()
         for data in whole:
             text = data.decode(errors="backslashreplace").rstrip("\r")
-            if stream.name == STDERR and lines.is_own(text):
-                self._write(lines.own(now, levels.of_own(text), text, stream.pid))
+            if stream.name == STDERR and records.is_own(text):
+                text, more = _taken_apart(text)
+                self._write(records.own(now, text, stream.pid, more=more))
             else:
                 level, text = stream.levels.of(text)
                 self._write(Line(now, level, stream.process, stream.pid, stream.name, text))
 
-    def _write_own(self, text: str) -> None:
-        self._write(lines.own(time.time(), levels.of_own(text), text, os.getpid()))
-
     def _write(self, line: Line) -> None:
         logger = log.configured_logger()
-        if logger is not None:
-            more = {"pool": self._pool, "worker_pid": line.pid, "stream": line.stream}
-            logger.log(levels.NUMBERS[line.level], "%s", lines.words(line), extra=more)
-        else:
+        if logger is None or not logger.hasHandlers():
             self._outlet.write(self._formatted(line))
+        elif log.is_wanted(logger, levels.NUMBERS[line.level], ours=line.stream == "log"):
+            log.hand_over(logger, line, {"pool": self._pool, "stream": line.stream, "role": line.process})
 
     def _formatted(self, line: Line) -> bytes:
-        return lines.as_json(line, self._pool) if self._format == JSON else lines.plain(line)
+        return records.form(line, self._format, self._pool)
 
     def _left_out(self, count: int) -> bytes:
         text = f"{count} lines of the log were left out: nobody took them"
@@ -206,7 +204,7 @@ class Collector(PoolPart):
 
     def forked(self) -> None:
         """Its lines get their time and level in the manager."""
-        log.send_to(log.write_plainly)
+        log.send_to(_pass_on)
         pipes, self._next = self._next, None
         if pipes is not None:
             for number, descriptor in zip((1, 2), pipes.write):
@@ -219,6 +217,30 @@ class Collector(PoolPart):
             self._readable.close()
         self._readable = None
         _write_lines_at_once()
+
+
+def _pass_on(line: Line) -> None:
+    """A worker's own line, to the collector. What belongs to it comes in the same line: others may write to this pipe as well."""
+    if line.process and line.more:
+        import json  # not above: most workers have no such line
+
+        log.write_plainly(records.head(line) + _MORE + json.dumps(line.more))
+    else:
+        log.write_plainly(records.words(line))
+
+
+def _taken_apart(text: str) -> tuple[str, dict[str, str]]:
+    """The reverse of it. An application may write what looks like one of our lines."""
+    words, found, rest = text.partition(_MORE)
+    if found:
+        import json
+
+        try:
+            more = json.loads(rest)
+            return words, {key: str(more[key]) for key in ("method", "path", EXCEPTION) if key in more}
+        except (ValueError, TypeError):
+            pass
+    return text, {}
 
 
 def _write_lines_at_once() -> None:

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from ..basics import checks
+from ..basics import checks, log
 from ..basics.printable import printable
 from ..basics.quantities import size, time
+from ..basics.records import JSON, PLAIN
 from ..basics.states import ROLLING, Role
 from ..children.sizing import DYNAMIC, PER_REQUEST, STATIC, Sizing, spares
 from ..errors import RequestTimeout
@@ -31,7 +32,6 @@ from .control import Control, path_beside
 from .deadlines import Deadlines
 from .foreign import Foreign
 from .history import History
-from .lines import FORMATS
 from .sizer import Sizer
 from .workers import PoolWorkers
 from .worn import Worn
@@ -97,7 +97,8 @@ class PoolManager(ProcManager):
         workers; 0 for never.
 
     log_format: "plain" or "json": each line of the log has a time and a level, and what workers write to standard output and standard
-        error comes as such lines. None: lines as ever, and workers write by themselves.
+        error comes as such lines. None: each process writes its own lines so, and what an application writes is as it is. "bare": the
+        same without a time and a level.
     pool_name: in what is shown of it. control: path of the socket on which the manager answers `fcgi-procmanager status`; None for
         the PID file's with `.control` for `.pid`, and none without a PID file. status_listen: address on which it answers web servers
         by FastCGI: /status (?json, ?full), /metrics, /ping; None for none.
@@ -132,7 +133,6 @@ class PoolManager(ProcManager):
         emergency_restart_threshold: int = 0,
         emergency_restart_interval: float = 60,
         pool_name: str = "pool",
-        log_format: str | None = None,
         control: str | os.PathLike[str] | None = None,
         status_listen: str | None = None,
         access_log: str | os.PathLike[str] | None = None,
@@ -171,9 +171,8 @@ class PoolManager(ProcManager):
         self.emergency_restart_threshold = checks.count("emergency_restart_threshold", emergency_restart_threshold)
         self.emergency_restart_interval = checks.seconds("emergency_restart_interval", emergency_restart_interval)
         self.pool_name = checks.text("pool_name", pool_name)
-        if log_format is not None:
-            checks.one_of("log_format", log_format, FORMATS)
-        self._collector = Collector(log_format, self.pool_name) if log_format is not None else None
+        collects = self.log_format in (PLAIN, JSON)
+        self._collector = Collector(str(self.log_format), self.pool_name) if collects else None
         self.control = checks.path("control", control)
         self.status_listen = checks.text("status_listen", status_listen or "")
         self.access_format = access_format
@@ -280,6 +279,11 @@ class PoolManager(ProcManager):
     @property
     def _make_request(self) -> Callable[..., Any] | None:
         return self._access.request if self._access is not None else None
+
+    def _choose_log(self) -> None:
+        if self.log_format is not None or (self._says_more and not log.is_chosen()):
+            log.choose(self.log_format, pool=self.pool_name)
+        log.choose_level(self.log_level)
 
     def manage(self) -> bool:
         if self._collector is not None:
