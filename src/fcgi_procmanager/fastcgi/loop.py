@@ -65,13 +65,13 @@ class FastCGI:
         drain_timeout: float = 3,
         _gate: Gate | None = None,
     ) -> None:
-        self.manager = manager_of(manager)
-        self.roles = tuple(roles)
-        self.head_timeout = checks.timeout("head_timeout", head_timeout)
-        self.idle_timeout = checks.timeout("idle_timeout", idle_timeout)
-        self.receive_timeout = checks.timeout("receive_timeout", receive_timeout)
-        self.send_timeout = checks.timeout("send_timeout", send_timeout)
-        self.drain_timeout = checks.timeout("drain_timeout", drain_timeout)
+        self.manager: ProcManager = manager_of(manager)
+        self.roles: tuple[int, ...] = tuple(roles)
+        self.head_timeout: float = checks.timeout("head_timeout", head_timeout)
+        self.idle_timeout: float = checks.timeout("idle_timeout", idle_timeout)
+        self.receive_timeout: float = checks.timeout("receive_timeout", receive_timeout)
+        self.send_timeout: float = checks.timeout("send_timeout", send_timeout)
+        self.drain_timeout: float = checks.timeout("drain_timeout", drain_timeout)
         limits = Limits(self.roles, _capability(self.manager), self.receive_timeout, self.send_timeout)
         self._listeners = Listeners(listener, self.manager, limits, self._gate, self._refuse)
         self._lane_gate = _gate
