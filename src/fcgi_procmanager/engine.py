@@ -89,7 +89,8 @@ class ProcManager(Core):
     _says_more = False
 
     def __init__(self, parameters: Mapping[str, Any] | None = None, **more: Any) -> None:
-        given = {"process_name": "perl-fcgi", "manager_process_name": "perl-fcgi-pm", **(parameters or {}), **more}
+        given: dict[str, Any] = {"process_name": "perl-fcgi", "manager_process_name": "perl-fcgi-pm"}
+        given.update(parameters or {}, **more)
         pidfile, role = given.pop("pidfile", None), given.pop("role", Role.MANAGER)
         super().__init__(**given)
         self.pidfile = pidfile
@@ -201,6 +202,10 @@ class Constrained(ProcManager, Limits):
     max_process_size, min_share_size, max_unshared_size: looked at every `sizecheck_num_requests` requests. Shared are the
     pages of the resident set that another process has as well.
     """
+
+    max_process_size: int
+    min_share_size: int
+    max_unshared_size: int
 
     limits_single_process = True
 

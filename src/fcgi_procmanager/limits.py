@@ -45,7 +45,7 @@ class Limits(ProcManager):
     ConfigError.
     """
 
-    size_unit = ("KB", KB)
+    size_unit: tuple[str, int] = ("KB", KB)
     limits_single_process = False  # whether a single process leaves, too: who started it must start it again
 
     def __init__(
@@ -59,11 +59,11 @@ class Limits(ProcManager):
         **rest: Unpack[Parameters],
     ) -> None:
         super().__init__(n_processes, **rest)
-        self.max_requests = checks.count("max_requests", max_requests)
-        self.max_size = checks.count("max_size", max_size)
-        self.sizecheck_num_requests = checks.count("sizecheck_num_requests", sizecheck_num_requests)
-        self.size_of = measure("size_of", size_of)
-        self.request_count = 0
+        self.max_requests: int = checks.count("max_requests", max_requests)
+        self.max_size: int = checks.count("max_size", max_size)
+        self.sizecheck_num_requests: int = checks.count("sizecheck_num_requests", sizecheck_num_requests)
+        self.size_of: str = measure("size_of", size_of)
+        self.request_count: int = 0
         self._process: psutil.Process | None = None
 
     def server_init(self) -> None:

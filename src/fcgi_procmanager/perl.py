@@ -297,15 +297,15 @@ class Constrained(ProcManager, Limits):
 
     # Limits stands below ProcManager, so that `pm_post_dispatch` leads to it as well as `post_dispatch`.
 
-    PARAMETERS = {
+    PARAMETERS: Mapping[str, Callable[[str, Any], Any]] = {
         **ProcManager.PARAMETERS,
         "max_requests": checks.count,
         "max_size": checks.count,
         "sizecheck_num_requests": checks.count,
         "size_of": measure,
     }
-    DEFAULTS = {"sizecheck_num_requests": 0}
-    ENVIRONMENT = {
+    DEFAULTS: Mapping[str, Any] = {"sizecheck_num_requests": 0}
+    ENVIRONMENT: Mapping[str, str] = {
         "max_requests": "PM_MAX_REQUESTS",
         "max_size": "PM_MAX_SIZE",
         "sizecheck_num_requests": "PM_SIZECHECK_NUM_REQUESTS",
@@ -316,17 +316,21 @@ class Constrained(ProcManager, Limits):
 class MaxRequests(ProcManager, Limits):
     """FCGI::ProcManager::MaxRequests: `max_requests`, 0 for no limit."""
 
-    PARAMETERS = {**ProcManager.PARAMETERS, "max_requests": checks.count}
-    ENVIRONMENT = {"max_requests": "PM_MAX_REQUESTS"}
+    PARAMETERS: Mapping[str, Callable[[str, Any], Any]] = {**ProcManager.PARAMETERS, "max_requests": checks.count}
+    ENVIRONMENT: Mapping[str, str] = {"max_requests": "PM_MAX_REQUESTS"}
 
 
 class MaxSize(ProcManager, Limits):
     """FCGI::ProcManager::MaxSize: `max_size` in MB, looked at after each request; 200 by default, 0 for no limit."""
 
-    PARAMETERS = {**ProcManager.PARAMETERS, "max_size": checks.count, "size_of": measure}
-    DEFAULTS = {"max_size": 200}
-    ENVIRONMENT = {"max_size": "PM_MAX_SIZE"}
-    size_unit = ("MB", MB)
+    PARAMETERS: Mapping[str, Callable[[str, Any], Any]] = {
+        **ProcManager.PARAMETERS,
+        "max_size": checks.count,
+        "size_of": measure,
+    }
+    DEFAULTS: Mapping[str, Any] = {"max_size": 200}
+    ENVIRONMENT: Mapping[str, str] = {"max_size": "PM_MAX_SIZE"}
+    size_unit: tuple[str, int] = ("MB", MB)
 
     def size_message(self, limit: str, value: int, size: int) -> str:
         return f"safe exit after {limit} ({value} MB): {-(-size // MB)} MB"
@@ -338,7 +342,7 @@ class Dynamic(ProcManager, PoolManager):
     are started as connections wait. `max_requests`: none by default. In a loop, `pm_loop()` says whether there is to be another
     request."""
 
-    PARAMETERS = {
+    PARAMETERS: Mapping[str, Callable[[str, Any], Any]] = {
         **ProcManager.PARAMETERS,
         "min_nproc": checks.count,
         "max_nproc": checks.count,
@@ -349,7 +353,7 @@ class Dynamic(ProcManager, PoolManager):
     min_nproc: int
     max_nproc: int
     delta_time: float
-    DEFAULTS = {"min_nproc": 0, "max_nproc": 8, "delta_nproc": 5, "delta_time": 5}
+    DEFAULTS: Mapping[str, Any] = {"min_nproc": 0, "max_nproc": 8, "delta_nproc": 5, "delta_time": 5}
 
     def pm_manage(self, /, **parameters: Any) -> bool:
         for key, value in parameters.items():
@@ -401,17 +405,48 @@ def _exported(method: Callable[Concatenate[ProcManager, P], R]) -> Callable[P, R
     return function
 
 
-pm_manage = _exported(ProcManager.pm_manage)
-pm_die = _exported(ProcManager.pm_die)
-pm_wait = _exported(ProcManager.pm_wait)
-pm_write_pid_file = _exported(ProcManager.pm_write_pid_file)
-pm_remove_pid_file = _exported(ProcManager.pm_remove_pid_file)
-pm_pre_dispatch = _exported(ProcManager.pm_pre_dispatch)
-pm_post_dispatch = _exported(ProcManager.pm_post_dispatch)
-pm_change_process_name = _exported(ProcManager.pm_change_process_name)
-pm_received_signal = _exported(ProcManager.pm_received_signal)
-pm_parameter = _exported(ProcManager.pm_parameter)
-pm_warn = _exported(ProcManager.pm_warn)
-pm_notify = _exported(ProcManager.pm_notify)
-pm_abort = _exported(ProcManager.pm_abort)
-pm_exit = _exported(ProcManager.pm_exit)
+if TYPE_CHECKING:  # what type checkers make of _exported differs
+
+    def pm_manage(**parameters: Any) -> bool: ...
+
+    def pm_die(message: object = "", status: int = exits.OK) -> NoReturn: ...
+
+    def pm_wait() -> int | None: ...
+
+    def pm_write_pid_file(pid_fname: str | os.PathLike[str] | None = None) -> None: ...
+
+    def pm_remove_pid_file(pid_fname: str | os.PathLike[str] | None = None) -> bool: ...
+
+    def pm_pre_dispatch() -> None: ...
+
+    def pm_post_dispatch() -> None: ...
+
+    def pm_change_process_name(name: str) -> None: ...
+
+    def pm_received_signal(name: str | None = None, received: object = False) -> Any: ...
+
+    def pm_parameter(key: str, value: Any = None) -> Any: ...
+
+    def pm_warn(message: object = "") -> None: ...
+
+    def pm_notify(message: object = "") -> None: ...
+
+    def pm_abort(message: object = "", status: int = exits.FAILED) -> NoReturn: ...
+
+    def pm_exit(message: object = "", status: int = exits.OK) -> NoReturn: ...
+
+else:
+    pm_manage = _exported(ProcManager.pm_manage)
+    pm_die = _exported(ProcManager.pm_die)
+    pm_wait = _exported(ProcManager.pm_wait)
+    pm_write_pid_file = _exported(ProcManager.pm_write_pid_file)
+    pm_remove_pid_file = _exported(ProcManager.pm_remove_pid_file)
+    pm_pre_dispatch = _exported(ProcManager.pm_pre_dispatch)
+    pm_post_dispatch = _exported(ProcManager.pm_post_dispatch)
+    pm_change_process_name = _exported(ProcManager.pm_change_process_name)
+    pm_received_signal = _exported(ProcManager.pm_received_signal)
+    pm_parameter = _exported(ProcManager.pm_parameter)
+    pm_warn = _exported(ProcManager.pm_warn)
+    pm_notify = _exported(ProcManager.pm_notify)
+    pm_abort = _exported(ProcManager.pm_abort)
+    pm_exit = _exported(ProcManager.pm_exit)

@@ -27,8 +27,9 @@ def _load() -> tuple[Any, str]:
     return _accelerator, "the accelerator in C is in force"
 
 
+told: str  # in words, which
 _module, told = _load()
-in_force = _module is not None
+in_force: bool = _module is not None
 reference: dict[str, Callable[..., Any]] = {}  # the functions of Python by name, whichever is in force
 
 

@@ -101,7 +101,7 @@ class LifeCycle(Generic[S, E]):
 
     def __init__(self, table: Mapping[tuple[S, E], S], state: S) -> None:
         self._table = table
-        self.state = state
+        self.state: S = state
 
     def on(self, event: E) -> S:
         """Move by `event` and return the new state. Raises `IllegalEvent` where the table has no cell."""

@@ -18,10 +18,10 @@ class Ladder:
 
     def __init__(self, now: float, timeout: float | None, first: str = "TERM", repeated: bool = True) -> None:
         """`timeout`: seconds until KILL; 0 or None for never, as in the originals. `first`: the signal that asks."""
-        self.first = first
-        self.resend = RESEND if repeated else FOREVER
-        self.deadline = now + timeout if timeout else FOREVER
-        self.next_at = now  # when `due` has something to say
+        self.first: str = first
+        self.resend: float = RESEND if repeated else FOREVER
+        self.deadline: float = now + timeout if timeout else FOREVER
+        self.next_at: float = now  # when `due` has something to say
 
     def due(self, now: float) -> str | None:
         """The signal to send now, if any. A call that returns one has moved the ladder on."""

@@ -36,8 +36,8 @@ class Reaper:
         whole_trees: bool = False,
     ) -> None:
         self.registry = registry
-        self.child_ended = False  # SIGCHLD came since the last look at who is lost
-        self.killed = 0  # workers that were sent KILL
+        self.child_ended: bool = False  # SIGCHLD came since the last look at who is lost
+        self.killed: int = 0  # workers that were sent KILL
         self._notify = notify
         self._ended = ended
         self._hear_reports = hear_reports

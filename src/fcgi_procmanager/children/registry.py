@@ -23,12 +23,12 @@ class Child:
     __slots__ = ("_life", "generation", "kind", "ladder", "pid", "ready_at", "served", "spawned_at")
 
     def __init__(self, pid: int, now: float, kind: str = WORKER, generation: int = 0) -> None:
-        self.pid = pid
-        self.kind = kind
-        self.generation = generation
-        self.spawned_at = now
-        self.ready_at = FOREVER
-        self.served = False
+        self.pid: int = pid
+        self.kind: str = kind
+        self.generation: int = generation
+        self.spawned_at: float = now
+        self.ready_at: float = FOREVER
+        self.served: bool = False
         self.ladder: Ladder | None = None  # set when it is asked to leave
         self._life = worker_life()
 
@@ -47,7 +47,7 @@ class Children:
         self.kind = kind
         self.staying: dict[int, Child] = {}
         self.leaving: dict[int, Child] = {}  # asked to leave
-        self.ready = 0  # of those staying, how many have announced that they can serve
+        self.ready: int = 0  # of those staying, how many have announced that they can serve
 
     def __len__(self) -> int:
         return len(self.staying) + len(self.leaving)
@@ -113,7 +113,7 @@ class Registry:
     """Every child of a manager, by kind. A child that is in none is the application's own."""
 
     def __init__(self) -> None:
-        self.workers = Children(WORKER)
+        self.workers: Children = Children(WORKER)
         self._kinds = {WORKER: self.workers}
 
     def of(self, kind: str) -> Children:

@@ -35,8 +35,8 @@ class Respawn:
     def __init__(self, start_delay: float = 0, size: int = 0) -> None:
         """`size`: of the pool. All of it may die at one stroke."""
         self.start_delay = start_delay
-        self.failures = 0
-        self.ever_ready = False
+        self.failures: int = 0
+        self.ever_ready: bool = False
         self._held_back = 0  # missing workers that wait for `_retry_at`
         self._failed_at = -FOREVER
         self._retry_at = -FOREVER

@@ -133,8 +133,8 @@ def _refuse_contradictions(found: Spares) -> None:
 class Sizing:
     """How one pool is sized. It remembers what it wanted last, and when it last let somebody go; all else is in the snapshot."""
 
-    n_processes = Parameter(count)  # may be changed at any time
-    process_idle_timeout = Parameter(seconds)
+    n_processes: Parameter[int] = Parameter(count)  # may be changed at any time
+    process_idle_timeout: Parameter[float] = Parameter(seconds)
 
     def __init__(
         self,
@@ -147,10 +147,10 @@ class Sizing:
     ) -> None:
         """Raises ConfigError, which names the parameter. start_servers, min_spare, max_spare: for `dynamic` only; see `spares`.
         process_idle_timeout: seconds."""
-        self.pool = kind("pool", pool)
+        self.pool: str = kind("pool", pool)
         self.n_processes = n_processes
         self.process_idle_timeout = process_idle_timeout
-        self.spares = self._limits(start_servers, min_spare, max_spare)
+        self.spares: Spares = self._limits(start_servers, min_spare, max_spare)
         self._wanted = self.start()
         self._fell_at = -FOREVER
 

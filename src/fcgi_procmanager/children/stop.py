@@ -18,7 +18,7 @@ class Stop:
 
     def __init__(self, now: float, asked_at: float = FOREVER) -> None:
         self.began = now
-        self.asked_at = min(now, asked_at)
+        self.asked_at: float = min(now, asked_at)
 
     def time_left(self, whole: float, now: float) -> float:
         """Seconds, of the limit of the `whole` stop; 0 for none."""

@@ -21,7 +21,7 @@ class Trial:
     def __init__(self, now: float, interval: float, ready_timeout: float | None) -> None:
         self.announced = False
         self._announces = ready_timeout is not None
-        self.next_at = now + (interval if ready_timeout is None else ready_timeout)
+        self.next_at: float = now + (interval if ready_timeout is None else ready_timeout)
 
     def verdict(self, now: float) -> Verdict:
         if self.announced:

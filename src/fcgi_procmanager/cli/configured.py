@@ -62,7 +62,7 @@ class Configured:
         self.needs = needs
         self.examine = examine
         self._actions = {action.dest.replace("_", "-"): action for action in _own(parser)}
-        self.options = [_option(key, action) for key, action in self._actions.items()]
+        self.options: list[Option] = [_option(key, action) for key, action in self._actions.items()]
         self._constructor = constructor
         _say_nothing_untyped(parser, self._actions.values())
         group = parser.group(_ELSEWHERE)

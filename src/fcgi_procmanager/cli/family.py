@@ -36,7 +36,7 @@ class Family:
         self._path = path
         self.pidfile = pidfile
         self.log_file = log_file
-        self.control = None if pidfile is None else path_beside(pidfile)
+        self.control: str | None = None if pidfile is None else path_beside(pidfile)
         self._known = commands()
 
     def read(self) -> dict[str, Wanted]:

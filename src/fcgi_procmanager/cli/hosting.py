@@ -92,7 +92,7 @@ class Hosting(PoolPart):
         self._is_outdated = is_outdated
         self._half: ManagerHalf | None = None
         self._kept: list[str] | None = []
-        self.next_at = monotonic() + _PATIENCE
+        self.next_at: float = monotonic() + _PATIENCE
 
     @property
     def refusal(self) -> str | None:

@@ -47,7 +47,7 @@ class Surroundings(PoolPart):
         self._log = LogFile(log_path(options.log_file), Registry()) if options.log_file is not None else None
         if options.processes == 0 and (options.daemon or self._log is not None):
             raise ConfigError("--daemon and --log-file need a manager: give -n 1 or more")
-        self.reopens_in_worker = self._log is not None and not of_programs
+        self.reopens_in_worker: bool = self._log is not None and not of_programs
         self._detached: Detached | None = None
         self._pid_file: PidFile | None = None
         self._half: ManagerHalf | None = None

@@ -36,7 +36,7 @@ class TomlFile:
             self._seen = _identity(os.fstat(file.fileno()))
             content = file.read(_LIMIT + 1)
         self._text = self._decode(content)
-        self.data = self._parse()
+        self.data: Mapping[str, Any] = self._parse()
         self._keys = tomlkeys.find(self._text, self.data, _loads)
 
     @property

@@ -19,6 +19,8 @@ _INTERVAL = 0.5  # seconds between two looks: nothing portable tells of a change
 class Touch(PoolPart):
     """path: absolute. It need not be there at first."""
 
+    next_at: float
+
     def __init__(self, path: str) -> None:
         self._path = path
         self._half: ManagerHalf | None = None

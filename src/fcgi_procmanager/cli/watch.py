@@ -44,6 +44,8 @@ def check_library() -> None:
 class Watch(PoolPart):
     """The folder is the current one."""
 
+    next_at: float
+
     kind = "watcher"
     traces = True
 

@@ -56,7 +56,7 @@ class Web(PoolPart):
             self._listener = bound
         else:
             self._listener = inherit(left["descriptors"][0]) if left else bind_web(address)
-        self.url = _url(self._listener.socket)
+        self.url: str = _url(self._listener.socket)
         self._directory = PrivateDirectory(left["directory"] if left else "")
         self._status = ""
         self._half: ManagerHalf | None = None
@@ -167,7 +167,7 @@ class PrivateDirectory:
         """left: the path of one that this process had before it executed itself, or that a canary is shown."""
         self._owner = -1 if handover.is_canary() else os.getpid()
         atexit.register(self.remove)
-        self.path = left
+        self.path: str = left
         if left:
             return
         self.path = tempfile.mkdtemp(prefix="fcgi-procmanager-")

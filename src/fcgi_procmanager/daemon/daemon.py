@@ -74,8 +74,8 @@ class Daemon:
             self.user = user
         if group is not None:
             self.group = group
-        self.pid_file = os.path.abspath(os.fspath(pid_file) if pid_file is not None else self._default_pid_file())
-        self.options = options.Options()
+        self.pid_file: str = os.path.abspath(os.fspath(pid_file) if pid_file is not None else self._default_pid_file())
+        self.options: options.Options = options.Options()
         self.arguments: list[str] = []
         self._signals = Signals()
         self._ending = Ending(self.handle_shutdown)

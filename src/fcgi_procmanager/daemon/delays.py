@@ -11,7 +11,7 @@ class Delays:
     """failures: ends in a row that count as failures."""
 
     def __init__(self) -> None:
-        self.failures = 0
+        self.failures: int = 0
 
     def ended(self, lived: float, clean: bool, delay: float) -> float:
         """Seconds until the next start. lived: seconds. clean: it returned by itself. delay: what is wanted.

@@ -54,6 +54,8 @@ class HandOver(Part):
     """command, directory: how this program was started. timeout, patience: asked for the seconds that a new generation has to become
     ready, 0 for no limit, and to leave when it is given up."""
 
+    next_at: float
+
     kind = KIND
 
     def __init__(
@@ -69,7 +71,7 @@ class HandOver(Part):
         self.reaper: Reaper  # set by whoever makes us
         self.place: Place
         self.generation = 1
-        self.stage = Stage.NONE
+        self.stage: Stage = Stage.NONE
         self._command = command
         self._directory = directory
         self._children = registry.of(self.kind)

@@ -52,7 +52,7 @@ class Keeper:
         registry = Registry()
         self._registry = registry
         self._inbox = Inbox(noted, self._child_ended)
-        self.supervised = Supervised(registry, owner.notify, self._said, lambda: owner.delay_before_respawn)
+        self.supervised: Supervised = Supervised(registry, owner.notify, self._said, lambda: owner.delay_before_respawn)
         self._handover = HandOver(
             command,
             directory,

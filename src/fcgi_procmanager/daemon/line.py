@@ -20,7 +20,7 @@ class Line:
 
     def __init__(self, end: socket.socket) -> None:
         self.socket = end
-        self.ended = False
+        self.ended: bool = False
         self._unread = b""
 
     def descriptors(self) -> Iterable[int]:

@@ -13,7 +13,7 @@ from typing import Callable
 from ..basics.clock import FOREVER, monotonic
 from ..basics.exits import Exit
 from ..children import launch
-from ..children.registry import WORKER, Child, Registry
+from ..children.registry import WORKER, Child, Children, Registry
 from ..events.loop import Part
 from .delays import Delays
 from .line import Line
@@ -22,6 +22,11 @@ from .line import Line
 class Ends:
     """What a supervised process and its supervisor have of each other: the line, and the lifeline, whose end of file says that
     the supervisor is gone."""
+
+    ours: socket.socket
+    theirs: socket.socket
+    lifeline: int
+    held: int
 
     def __init__(self) -> None:
         self.ours, self.theirs = socket.socketpair()
@@ -60,8 +65,8 @@ class Supervised(Part):
         said: Callable[[str], None],
         delay: Callable[[], float],
     ) -> None:
-        self.children = registry.of(self.kind)
-        self.wanted = True
+        self.children: Children = registry.of(self.kind)
+        self.wanted: bool = True
         self.ends: Ends | None = None
         self.line: Line | None = None
         self._start_at = monotonic()

@@ -34,8 +34,8 @@ class Supervisor(Daemon):
     delay_before_respawn: float = 5.0
     hot_reload_timeout: float = 60.0
     die_timeout: float = 60.0
-    is_supervisor = True
-    generation = 1
+    is_supervisor: bool = True
+    generation: int = 1
 
     _role = "supervisor"
     _keeper: Keeper | None = None  # in the supervisor only

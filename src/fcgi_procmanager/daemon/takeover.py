@@ -35,6 +35,8 @@ class TakeOver(Part):
     """finished: called when the place is ours. cancelled: called when the predecessor lives and wants us no more. patience: asked for
     the seconds that a supervised process has to leave, 0 for no limit."""
 
+    next_at: float
+
     def __init__(
         self,
         invitation: Invitation,

@@ -31,6 +31,8 @@ _PIECE = 1 << 16  # bytes
 class LogFile(Part):
     """target: a path, or `| command`; None leaves standard output and standard error as they are."""
 
+    next_at: float
+
     kind = "logger"
 
     def __init__(self, target: str | None, registry: Registry) -> None:

@@ -49,7 +49,7 @@ class Loop:
 
     def __init__(self, signals: Signals, parts: Iterable[Part]) -> None:
         self._signals = signals
-        self.parts = tuple(parts)
+        self.parts: tuple[Part, ...] = tuple(parts)
 
     @property
     def next_at(self) -> float:

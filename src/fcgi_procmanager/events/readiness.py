@@ -48,6 +48,8 @@ class Subject:
 
 
 class Readiness(Part):
+    next_at: float
+
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
         self._phase = STARTING  # until ready is said

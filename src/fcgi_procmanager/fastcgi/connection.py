@@ -58,12 +58,12 @@ class Connection:
     __slots__ = ("_budget", "_limits", "_waits", "dead", "deadline", "opened", "parser", "served", "sock")
 
     def __init__(self, sock: socket.SocketType, limits: Limits) -> None:
-        self.sock = sock
+        self.sock: socket.SocketType = sock
         self.opened: Opening | None = None
         self.parser: Parser | None = None
-        self.dead = ""
-        self.deadline = FOREVER
-        self.served = 0
+        self.dead: str = ""
+        self.deadline: float = FOREVER
+        self.served: int = 0
         self._limits = limits
         self._budget = limits.send_timeout  # seconds that the peer may still keep this reply waiting
         self._waits = False  # a receive waits for the peer, unless it says otherwise

@@ -16,10 +16,10 @@ class Framing:
     __slots__ = ("bodiless", "declared", "exceeded", "left")
 
     def __init__(self, bodiless: bool, declared: int | None) -> None:
-        self.bodiless = bodiless
-        self.declared = declared
+        self.bodiless: bool = bodiless
+        self.declared: int | None = declared
         self.left = 0 if bodiless else declared
-        self.exceeded = False
+        self.exceeded: bool = False
 
     @property
     def full(self) -> bool:

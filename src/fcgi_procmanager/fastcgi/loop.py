@@ -69,13 +69,13 @@ class FastCGI:
         as_cgi: bool = False,
         _gate: Gate | None = None,
     ) -> None:
-        self.manager = manager_of(manager)
-        self.roles = tuple(roles)
-        self.head_timeout = checks.timeout("head_timeout", head_timeout)
-        self.idle_timeout = checks.timeout("idle_timeout", idle_timeout)
-        self.receive_timeout = checks.timeout("receive_timeout", receive_timeout)
-        self.send_timeout = checks.timeout("send_timeout", send_timeout)
-        self.drain_timeout = checks.timeout("drain_timeout", drain_timeout)
+        self.manager: ProcManager = manager_of(manager)
+        self.roles: tuple[int, ...] = tuple(roles)
+        self.head_timeout: float = checks.timeout("head_timeout", head_timeout)
+        self.idle_timeout: float = checks.timeout("idle_timeout", idle_timeout)
+        self.receive_timeout: float = checks.timeout("receive_timeout", receive_timeout)
+        self.send_timeout: float = checks.timeout("send_timeout", send_timeout)
+        self.drain_timeout: float = checks.timeout("drain_timeout", drain_timeout)
         self._cgi = Cgi() if checks.flag("as_cgi", as_cgi) else None
         self._capability: dict[str, str] = {}
         limits = Limits(self.roles, self._capability, self.receive_timeout, self.send_timeout)

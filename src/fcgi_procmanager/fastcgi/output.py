@@ -39,8 +39,8 @@ class Output:
         self.gathered: list[bytes] = []
         self._size = 0
         self.behind: Output | None = None
-        self.sent = False  # something has left for the web server
-        self.closed = False
+        self.sent: bool = False  # something has left for the web server
+        self.closed: bool = False
 
     def write(self, data: bytes | str | Buffer) -> int:
         """Bytes, or text, which is encoded as UTF-8. Returns the number of bytes taken."""
@@ -124,6 +124,8 @@ class ErrorOutput(Output):
 class OwnErrorOutput(Output):
     """STDERR for HAProxy: in the log of this process. HAProxy 2.6 dies of a STDERR record that comes first, that is larger than its
     buffer, or that lies across the end of it, and every site behind it goes with it."""
+
+    gathered: list[bytes]
 
     __slots__ = ()
 

@@ -164,6 +164,13 @@ class Parser:
     close_after: once `unsent` is sent, the connection is to be closed.
     """
 
+    aborted: bool
+    data_ended: bool
+    keep: bool
+    request_id: int
+    role: int
+    stdin_ended: bool
+
     __slots__ = (
         "_active",
         "_buffer",
@@ -194,8 +201,8 @@ class Parser:
         self._buffer = b""
         self._content_due = self._padding_due = 0  # bytes still to come of a record that is passed on as it comes
         self.head: dict[str, str] | None = None
-        self.unsent = b""
-        self.close_after = False
+        self.unsent: bytes = b""
+        self.close_after: bool = False
         self.stdin: deque[bytes] = deque()
         self.data: deque[bytes] = deque()
         self.next_request()

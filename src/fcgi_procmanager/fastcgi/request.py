@@ -50,6 +50,12 @@ class Request:
     Source: the request object of flup 1.0.3, and FCGI.pm's.
     """
 
+    body: bytes | None
+    keep: bool
+    params: dict[str, str]
+    request_id: int
+    role: int
+
     __slots__ = (
         "_connection",
         "_data",

@@ -13,8 +13,6 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Callable, cast
 from wsgiref.handlers import CGIHandler
 
-from flup.server.fcgi_single import WSGIServer as FlupServer
-
 from ..basics import checks
 from ..basics.states import Role
 from ..errors import ConfigError, ListenError, ProtocolError, RequestTimeout
@@ -32,19 +30,37 @@ from .request import BodyTooLarge, Request
 from .response import Response
 from .tracebacks import write_traceback
 
+Application = Callable[[dict, Callable[..., Any]], Iterable[bytes]]  # type: ignore[type-arg]
+
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from .settings import Timeouts
 
-Application = Callable[[dict, Callable[..., Any]], Iterable[bytes]]  # type: ignore[type-arg]
+    class FlupServer:
+        """What is used of flup's server, which has no types."""
+
+        application: Application
+        environ: dict[str, Any]
+        debug: bool
+        roles: tuple[int, ...]
+        forceCGI: bool
+        _bindAddress: str | tuple[Any, ...] | None
+        _umask: int | None
+
+        def __init__(self, *_: Any) -> None: ...
+
+        def error(self, req: Request) -> None: ...
+
+else:
+    from flup.server.fcgi_single import WSGIServer as FlupServer
 
 BODY_LIMIT = 64 << 20  # bytes of a body without a length, unless told otherwise
 
 _LIMITS = ("head_timeout", "idle_timeout", "receive_timeout", "send_timeout", "drain_timeout")
 
 
-class WSGIServer(FlupServer):  # type: ignore[misc]
+class WSGIServer(FlupServer):
     """Serves `application` in the workers of `manager`.
 
     application: as PEP 3333 has it. environ: added to the environment of each request. bindAddress: a path, a (host, port) tuple or any address of
@@ -82,10 +98,10 @@ class WSGIServer(FlupServer):  # type: ignore[misc]
             raise ConfigError(f"application must be callable, not {application!r}")
         _check_environ(environ)
         super().__init__(application, environ, bindAddress, umask, False, debug, roles, forceCGI)
-        self.manager = manager_of(manager)
-        self.multiprocess = self.manager.n_processes > 0
+        self.manager: ProcManager = manager_of(manager)
+        self.multiprocess: bool = self.manager.n_processes > 0
         self._listener = listener
-        self.threads = _threads(threads)
+        self.threads: int = _threads(threads)
         self._buffers = _buffers(body_without_length)
         self._body_limit = checks.count("body_limit", body_limit)
         if multiplexed:

@@ -22,13 +22,15 @@ _HAS_CREDENTIALS = sys.platform.startswith("linux")
 class Announcement:
     """tell: the descriptor on which the program writes its newline. words: what it has said last of how it is (STATUS)."""
 
+    tell: int
+
     def __init__(self) -> None:
         self._directory = ""
         self._name = ""
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._told, self.tell = os.pipe()
         self._said = False
-        self.words = ""
+        self.words: str = ""
         try:
             self._bind()
             self._socket.setblocking(False)

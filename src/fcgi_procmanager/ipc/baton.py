@@ -14,6 +14,8 @@ from ..system.poll import any_readable
 class Baton:
     """The pipe that hands an owed wake-up to another worker. Made in the manager, shared by all its workers."""
 
+    read_end: int
+
     def __init__(self, left: Sequence[int] = ()) -> None:
         """left: the `descriptors` of one that this process had before it executed itself."""
         self.read_end, self._write_end = left or os.pipe()

@@ -29,11 +29,14 @@ class Channel:
     write, the manager reads. The baton: see ipc/baton.py.
     """
 
+    lifeline: int
+    reports: int
+
     def __init__(self, left: Sequence[int] = ()) -> None:
         """left: the `descriptors` of a channel that this process had before it executed itself."""
         if left:
             self.lifeline, self._lifeline_write, self.reports, self._reports_write, *baton = left
-            self.baton = Baton(baton)
+            self.baton: Baton = Baton(baton)
         else:
             self.lifeline, self._lifeline_write = os.pipe()
             self.reports, self._reports_write = os.pipe()

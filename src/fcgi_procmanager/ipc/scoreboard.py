@@ -83,7 +83,7 @@ class Scoreboard:
 
     def __init__(self, slots: int, descriptor: int = -1) -> None:
         """descriptor: of one that this process had before it executed itself. Raises OSError."""
-        self.descriptor = descriptor if descriptor >= 0 else _memory()
+        self.descriptor: int = descriptor if descriptor >= 0 else _memory()
         if descriptor >= 0:
             slots = _slots_of(os.fstat(descriptor).st_size)
         self.slots = slots
@@ -181,8 +181,8 @@ class Slot:
     )
 
     def __init__(self, memory: mmap.mmap, number: int, slots: int, at: int) -> None:
-        self.number = number
-        self.requests = 0
+        self.number: int = number
+        self.requests: int = 0
         self.tell: Callable[[], object] = _nothing
         self._map = memory
         self._at = at

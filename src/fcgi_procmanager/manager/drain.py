@@ -24,11 +24,13 @@ _IGNORED = frozenset(("TERM", "INT", "HUP", "USR2"))
 class Drain(Part):
     """asked_at: when a signal has asked for the stop. next_at: when the stop begins. Both are monotonic seconds."""
 
+    next_at: float
+
     def __init__(self, manager: ProcManager, half: ManagerHalf) -> None:
         self._manager = manager
         self._half = half
         self._signal = ""
-        self.asked_at = FOREVER
+        self.asked_at: float = FOREVER
 
     @property
     def under_way(self) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from ..basics import exits, log
 from ..basics.clock import FOREVER, monotonic
 from ..basics.exits import Exit
-from ..basics.states import ManagerEvent, ManagerState, WorkerState, manager_life
+from ..basics.states import LifeCycle, ManagerEvent, ManagerState, WorkerState, manager_life
 from ..children import launch
 from ..children.ladder import Ladder
 from ..children.launch import Program
@@ -41,6 +41,7 @@ from .standby import Standby
 
 if TYPE_CHECKING:
     from .procmanager import ProcManager
+    from .workers import Workers
 
 _ASK_EVERY = 60.0  # seconds between two questions whether memory has run out
 _GLANCE = 0.1  # seconds; plain `os.wait` hears no report and no timer, so without signals those are looked for
@@ -53,24 +54,24 @@ class ManagerHalf:
         """left: by this process, before it executed itself."""
         self._manager = manager
         self._signals = manager._signals
-        self.life = manager_life()
+        self.life: LifeCycle[ManagerState, ManagerEvent] = manager_life()
         self.life.on(ManagerEvent.START)
-        self.registry = Registry()
-        self.channel = Channel(left.channel if left is not None else ())
-        self.inbox = Inbox(self._signals, self._child_ended)
-        self.workers = manager._make_workers(self)
-        self.standby = Standby(manager, self)
-        self.reports = Reports(self.channel, self._heard)
-        self.renewal = Renewal(manager, self)
-        self.readiness = Readiness(Condition(manager, self))
-        self.drain = Drain(manager, self)
-        self.attending = tuple(parts)  # those that somebody has added
+        self.registry: Registry = Registry()
+        self.channel: Channel = Channel(left.channel if left is not None else ())
+        self.inbox: Inbox = Inbox(self._signals, self._child_ended)
+        self.workers: Workers = manager._make_workers(self)
+        self.standby: Standby = Standby(manager, self)
+        self.reports: Reports = Reports(self.channel, self._heard)
+        self.renewal: Renewal = Renewal(manager, self)
+        self.readiness: Readiness = Readiness(Condition(manager, self))
+        self.drain: Drain = Drain(manager, self)
+        self.attending: tuple[PoolPart, ...] = tuple(parts)  # those that somebody has added
         ours = (self.inbox, self.reports, self.workers, self.standby, self.renewal, self.readiness, self.drain)
-        self.loop = Loop(self._signals, (*ours, *self.attending))
-        self.reaper = Reaper(
+        self.loop: Loop = Loop(self._signals, (*ours, *self.attending))
+        self.reaper: Reaper = Reaper(
             self.registry, manager.notify, self._ended, self._hear_children, whole_trees=self.workers.are_programs
         )
-        self.over = False
+        self.over: bool = False
         self._stop = Stop(-FOREVER)
         self._killed_before_stop = 0
         self._failure = ""  # of the new code, where workers of the old serve on

@@ -16,7 +16,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from sys import modules
-from typing import TYPE_CHECKING, Any, Callable, NoReturn, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, NoReturn
 
 from ..basics import checks, exits, log
 from ..basics.levels import ERROR
@@ -75,22 +75,22 @@ class ProcManager:
     log_name = "FastCGI"  # what each log line begins with
     _says_more = True  # than the original does: False in classes that have its name
 
-    n_processes = checks.Parameter[int](checks.number, changed="_size_changed")
-    pidfile = checks.Parameter[Union[str, "os.PathLike[str]", None]](checks.path)
-    die_timeout = checks.Parameter[float](checks.seconds)
-    drain_delay = checks.Parameter[float](checks.seconds)
-    reload = checks.Parameter[str](checks.reload_mode)
-    boot_timeout = checks.Parameter[float](checks.seconds)
-    reload_slice = checks.Parameter[int](checks.count)
-    reload_timeout = checks.Parameter[float](checks.seconds)
-    start_delay = checks.Parameter[float](checks.seconds)
-    standby = checks.Parameter[int](checks.count, changed="_size_changed")
-    no_signals = checks.Parameter[bool](checks.flag)
-    process_name = checks.Parameter[str](checks.text)
-    manager_process_name = checks.Parameter[str](checks.text)
-    role = checks.Parameter[Role](checks.role)
-    log_format = checks.Parameter[Optional[str]](checks.log_format)
-    log_level = checks.Parameter[Optional[str]](checks.log_level)
+    n_processes: checks.Parameter[int] = checks.Parameter(checks.number, changed="_size_changed")
+    pidfile: checks.Parameter[str | os.PathLike[str] | None] = checks.Parameter(checks.path)
+    die_timeout: checks.Parameter[float] = checks.Parameter(checks.seconds)
+    drain_delay: checks.Parameter[float] = checks.Parameter(checks.seconds)
+    reload: checks.Parameter[str] = checks.Parameter(checks.reload_mode)
+    boot_timeout: checks.Parameter[float] = checks.Parameter(checks.seconds)
+    reload_slice: checks.Parameter[int] = checks.Parameter(checks.count)
+    reload_timeout: checks.Parameter[float] = checks.Parameter(checks.seconds)
+    start_delay: checks.Parameter[float] = checks.Parameter(checks.seconds)
+    standby: checks.Parameter[int] = checks.Parameter(checks.count, changed="_size_changed")
+    no_signals: checks.Parameter[bool] = checks.Parameter(checks.flag)
+    process_name: checks.Parameter[str] = checks.Parameter(checks.text)
+    manager_process_name: checks.Parameter[str] = checks.Parameter(checks.text)
+    role: checks.Parameter[Role] = checks.Parameter(checks.role)
+    log_format: checks.Parameter[str | None] = checks.Parameter(checks.log_format)
+    log_level: checks.Parameter[str | None] = checks.Parameter(checks.log_level)
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class ProcManager:
         self.log_format = log_format
         self.log_level = log_level
         self.role = Role.MANAGER
-        self.manager_pid = os.getpid()
+        self.manager_pid: int = os.getpid()
         self.listeners: list[Listener] = []
 
         self._level: str | None = None  # of the line that is just said, where its words do not tell

@@ -51,6 +51,8 @@ class Copies:
 class Programs(Workers):
     """The workers are programs."""
 
+    refusal: str
+
     are_programs = True
 
     def __init__(self, manager: ProcManager, half: ManagerHalf, copies: Copies) -> None:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 class Renewal(Part):
     """due: the new code is proven, and the manager is to execute it."""
 
+    next_at: float
+
     kind = canary.KIND
 
     def __init__(self, manager: ProcManager, half: ManagerHalf) -> None:
@@ -46,7 +48,7 @@ class Renewal(Part):
         self._canary: Child | None = None
         self._proven = False
         self._reason = ""
-        self.due = False
+        self.due: bool = False
 
     def ask(self) -> None:
         """Bring new code, unless the pool is about to end. While one canary tries, another one will: what it has read may have

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from ..basics.clock import FOREVER, monotonic
 from ..basics.exits import Exit
-from ..children.registry import Child
+from ..children.registry import Child, Children
 from ..children.respawn import Respawn
 from ..events.loop import Part
 from ..ipc.channel import READY, REFUSED, SERVED
@@ -41,7 +41,7 @@ class Standby(Part):
     def __init__(self, manager: ProcManager, half: ManagerHalf) -> None:
         self._manager = manager
         self._half = half
-        self.children = half.registry.of(KIND)
+        self.children: Children = half.registry.of(KIND)
         self._words: dict[int, Word] = {}  # by pid, of those that were not told yet
         self._word: Word | None = None  # of the one that is forked next
         self._respawn = Respawn()

@@ -15,7 +15,7 @@ from ..basics.exits import Exit
 from ..basics.levels import DEBUG
 from ..basics.states import ROLLING, ManagerEvent, ManagerState
 from ..children import launch
-from ..children.registry import WORKER, Child
+from ..children.registry import WORKER, Child, Children
 from ..children.respawn import DEATHS_PER_SECOND, Respawn
 from ..children.rollout import Snapshot, Step, plain, rolling, snapshot
 from ..events.loop import Part
@@ -43,12 +43,12 @@ class Workers(Part):
     def __init__(self, manager: ProcManager, half: ManagerHalf) -> None:
         self._manager = manager
         self._half = half
-        self.children = half.registry.workers
-        self.respawn = Respawn(manager.start_delay, manager.n_processes)
-        self.generation = 0
+        self.children: Children = half.registry.workers
+        self.respawn: Respawn = Respawn(manager.start_delay, manager.n_processes)
+        self.generation: int = 0
         self.refusal: str | None = None
         self._reloading = False  # some of an older generation have not been asked to leave yet
-        self.reload_failure = ""
+        self.reload_failure: str = ""
         self._resting = False  # nobody can serve: none is started until a reload is asked for
         self._attempts = 0  # reloads, those that failed before they began as well
         self._late: set[int] = set()  # killed because they were not ready in time

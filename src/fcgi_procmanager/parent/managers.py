@@ -17,7 +17,7 @@ from ..basics.states import WorkerState
 from ..children import started
 from ..children.launch import Program
 from ..children.reaper import Reaper
-from ..children.registry import Child, Registry
+from ..children.registry import Child, Children, Registry
 from ..children.respawn import Respawn
 from ..children.started import Started
 from ..children.trial import Verdict
@@ -40,13 +40,13 @@ class Kept:
     """One pool. wanted: as the file had it last; None when it is gone from there. started_for: what its manager was started by."""
 
     def __init__(self, wanted: Wanted, registry: Registry) -> None:
-        self.name = wanted.name
+        self.name: str = wanted.name
         self.wanted: Wanted | None = wanted
         self.started_for = wanted
-        self.patience = 0.0
-        self.children = registry.of(f"manager of pool {wanted.name}")
+        self.patience: float = 0.0
+        self.children: Children = registry.of(f"manager of pool {wanted.name}")
         self.started: Started | None = None
-        self.respawn = Respawn(size=1)
+        self.respawn: Respawn = Respawn(size=1)
         self.resting = False
         self.untold: list[str] = []  # signals that came while its manager was starting
 
@@ -93,9 +93,9 @@ class Managers(Part):
         self._notify = notify
         self._stopping = False
         self._ever_complete = False
-        self.kept = {name: Kept(one, registry) for name, one in wanted.items()}
+        self.kept: dict[str, Kept] = {name: Kept(one, registry) for name, one in wanted.items()}
         self.failure: tuple[str, int] | None = None
-        self.worst = exits.OK  # of those that ended in a stop
+        self.worst: int = exits.OK  # of those that ended in a stop
 
     @property
     def settled(self) -> bool:

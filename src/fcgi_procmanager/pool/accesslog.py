@@ -38,6 +38,8 @@ class AccessLog(PoolPart):
 
     request: makes the requests of an accept loop."""
 
+    reopens_in_worker: bool
+
     def __init__(self, manager: PoolManager, target: str, format: str | None) -> None:
         """Raises ConfigError."""
         self._manager = manager
@@ -53,7 +55,7 @@ class AccessLog(PoolPart):
         measures = self._format.measures
         self.times: Callable[[], Times] | None = cpu_parts if "S" in measures else cpu if "C" in measures else None
         self.resident: Callable[[], int] | None = None
-        self.request = partial(LoggedRequest, self)
+        self.request: partial[LoggedRequest] = partial(LoggedRequest, self)
 
     # -- the file -----------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from ..basics.clock import FOREVER, monotonic
 from ..errors import ProcManagerError
 from ..manager import handover
 from ..manager.parts import PoolPart
-from ..sockets.addresses import parse_address
+from ..sockets.addresses import Address, parse_address
 from ..sockets.binding import bind
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Answers(PoolPart):
     """address, mode: where it listens; the mode is of a socket file. To be derived from."""
 
     def __init__(self, address: str, mode: int | None = None) -> None:
-        self.address = parse_address(address)
+        self.address: Address = parse_address(address)
         self._mode = mode
         self._half: ManagerHalf | None = None
         self._listener: Listener | None = None

@@ -36,11 +36,13 @@ class _Look(NamedTuple):
 class Babysitter(PoolPart):
     """rogues: workers that were asked to end."""
 
+    next_at: float
+
     def __init__(self, manager: PoolManager) -> None:
         self._manager = manager
         self._half: ManagerHalf | None = None
         self._looks: dict[int, _Look] = {}
-        self.rogues = 0
+        self.rogues: int = 0
 
     def begin(self, half: ManagerHalf) -> None:
         self._half = half

@@ -39,7 +39,7 @@ class Census(PoolPart):
     def __init__(self, manager: PoolManager) -> None:
         self._manager = manager
         self._half: ManagerHalf | None = None
-        self.started = time.time()
+        self.started: float = time.time()
         self.history: tuple[Sample, ...] = ()
         self._most_waiting = 0
 

@@ -35,6 +35,8 @@ _REPEAT = 0.25  # seconds
 class Deadlines(PoolPart):
     """slow: requests that were reported. timeouts: those whose worker was told."""
 
+    next_at: float
+
     kind = "deadlines"  # what it leaves to the manager's next image
 
     def __init__(self, manager: PoolManager) -> None:
@@ -44,8 +46,8 @@ class Deadlines(PoolPart):
         self._asked: tuple[Child, Entry] | None = None  # for its stack
         self._reported: dict[int, int] = {}  # pid -> the number of its request
         self._told: dict[int, tuple[int, float]] = {}  # the same, and when it is to be told again
-        self.slow = 0
-        self.timeouts = 0
+        self.slow: int = 0
+        self.timeouts: int = 0
 
     def begin(self, half: ManagerHalf) -> None:
         self._half = half

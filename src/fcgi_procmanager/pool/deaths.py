@@ -13,7 +13,7 @@ class Deaths:
     """count: workers that died with a request in hand."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int = 0
         self._addresses: dict[tuple[str, str], int] = {}
 
     def add(self, method: str, uri: str) -> int:

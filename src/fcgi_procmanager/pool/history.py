@@ -19,6 +19,8 @@ _SAMPLES = 180  # a quarter of an hour
 
 
 class History(PoolPart):
+    next_at: float
+
     def __init__(self, census: Census) -> None:
         self._census = census
 

@@ -9,7 +9,7 @@ class Lines:
     """What has been read of a stream, as lines without their ends. rest: the beginning of one that is not whole."""
 
     def __init__(self, rest: bytes = b"") -> None:
-        self.rest = rest
+        self.rest: bytes = rest
 
     def feed(self, data: bytes) -> list[bytes]:
         lines = (self.rest + data).split(b"\n")

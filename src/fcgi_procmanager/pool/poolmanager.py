@@ -159,25 +159,27 @@ class PoolManager(ProcManager):
             max_spare,
             checks.seconds("process_idle_timeout", process_idle_timeout),
         )
-        self.max_requests = checks.count("max_requests", max_requests or requests)
-        self.max_memory = size("max_memory", max_memory)
-        self.max_age = time("max_age", max_age)
-        self.memory_measure = checks.one_of("memory_measure", memory_measure, ("rss", "pss"))
-        self.request_timeout = checks.seconds("request_timeout", request_timeout)
-        self.request_grace = checks.seconds("request_grace", request_grace)
-        self.slow_after = checks.seconds("slow_after", slow_after)
-        self.slow_log = checks.path("slow_log", slow_log)
-        self.babysit = checks.seconds("babysit", babysit)
-        self.emergency_restart_threshold = checks.count("emergency_restart_threshold", emergency_restart_threshold)
-        self.emergency_restart_interval = checks.seconds("emergency_restart_interval", emergency_restart_interval)
-        self.pool_name = checks.text("pool_name", pool_name)
+        self.max_requests: int = checks.count("max_requests", max_requests or requests)
+        self.max_memory: int = size("max_memory", max_memory)
+        self.max_age: float = time("max_age", max_age)
+        self.memory_measure: str = checks.one_of("memory_measure", memory_measure, ("rss", "pss"))
+        self.request_timeout: float = checks.seconds("request_timeout", request_timeout)
+        self.request_grace: float = checks.seconds("request_grace", request_grace)
+        self.slow_after: float = checks.seconds("slow_after", slow_after)
+        self.slow_log: str | os.PathLike[str] | None = checks.path("slow_log", slow_log)
+        self.babysit: float = checks.seconds("babysit", babysit)
+        self.emergency_restart_threshold: int = checks.count("emergency_restart_threshold", emergency_restart_threshold)
+        self.emergency_restart_interval: float = checks.seconds(
+            "emergency_restart_interval", emergency_restart_interval
+        )
+        self.pool_name: str = checks.text("pool_name", pool_name)
         collects = self.log_format in (PLAIN, JSON)
         self._collector = Collector(str(self.log_format), self.pool_name) if collects else None
-        self.control = checks.path("control", control)
-        self.status_listen = checks.text("status_listen", status_listen or "")
+        self.control: str | os.PathLike[str] | None = checks.path("control", control)
+        self.status_listen: str = checks.text("status_listen", status_listen or "")
         self.access_format = access_format
         self._access = _access_log(self, access_log, access_format)
-        self.access_log = self._access.target if self._access is not None else None
+        self.access_log: str | None = self._access.target if self._access is not None else None
         self._census = Census(self)
         self._foreign = Foreign()
         self._sizer = Sizer(self)

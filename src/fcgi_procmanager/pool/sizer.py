@@ -34,6 +34,9 @@ _EDGE: int = getattr(select, "EPOLLET", 0)
 class Sizer(PoolPart):
     """saturated: how often more workers were wanted than there may be. max_active: most workers at once that were in a request."""
 
+    saturated: int
+    max_active: int
+
     kind = "scoreboard"  # what it leaves to the manager's next image
 
     def __init__(self, manager: PoolManager) -> None:

@@ -33,13 +33,17 @@ class PoolWorkers(Workers):
     """board: the scoreboard. requests: begun by those who are gone. started: workers so far. died: those who were not asked to
     leave. retired: how many were replaced for which limit. failed_starts: who has never become ready."""
 
+    started: int
+    died: int
+    failed_starts: int
+
     def __init__(self, manager: PoolManager, half: ManagerHalf) -> None:
         super().__init__(manager, half)
         self._pool = manager
-        self.board = manager._scoreboard()
-        self.deaths = Deaths()
+        self.board: Scoreboard = manager._scoreboard()
+        self.deaths: Deaths = Deaths()
         self.retired: dict[str, int] = {}
-        self.requests = 0
+        self.requests: int = 0
         self.started = self.died = self.failed_starts = 0
         self._crashes = Crashes(manager.emergency_restart_threshold, manager.emergency_restart_interval)
         self._slots: dict[int, int] = {}  # pid -> slot

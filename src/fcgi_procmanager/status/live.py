@@ -60,7 +60,7 @@ class View:
     """What somebody has chosen by keys, and what they see."""
 
     def __init__(self) -> None:
-        self.order = ORDERS["u"]
+        self.order: Order = ORDERS["u"]
 
     def press(self, key: str) -> bool:
         """Whether to go on. A key without a meaning changes nothing."""

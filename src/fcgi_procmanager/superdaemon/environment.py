@@ -22,6 +22,8 @@ _DEFAULT_DELAY = 5.0  # seconds that old ones stay on at those
 class Environment:
     """notify: for one line of the log."""
 
+    variables: dict[str, str]
+
     def __init__(self, options: Options, started_with: Mapping[str, str], notify: Callable[[str], None]) -> None:
         self._base = environment_from(started_with)
         self._base.update(_told_by_options(options))

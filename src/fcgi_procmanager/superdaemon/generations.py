@@ -15,7 +15,7 @@ from ..basics.states import WorkerState
 from ..children import started
 from ..children.launch import Program
 from ..children.reaper import Reaper
-from ..children.registry import WORKER, Child, Registry
+from ..children.registry import WORKER, Child, Children, Registry
 from ..children.started import Started
 from ..children.trial import Verdict
 from ..events.loop import Part
@@ -51,11 +51,11 @@ class Generations(Part):
         self._status = status
         self._program = program
         self._notify = notify
-        self.children = registry.of(WORKER)
-        self.succession = Succession()
+        self.children: Children = registry.of(WORKER)
+        self.succession: Succession = Succession()
         self.current: Child | None = None
-        self.stopping = False
-        self.last_failure = ""
+        self.stopping: bool = False
+        self.last_failure: str = ""
         self._ever_shown = False  # there is no status file before a generation was good
         self._tried: Child | None = None
         self._started: dict[int, Started] = {}  # by pid, of those that are not reaped

@@ -54,7 +54,7 @@ class StatusFile:
         self._text: str | None = None
         self._wanted: str | None = None
         self._locked = -1  # the file that is ours, open and locked while it is
-        self.retry_at = FOREVER  # when to write what could not be written (monotonic seconds)
+        self.retry_at: float = FOREVER  # when to write what could not be written (monotonic seconds)
 
     def claim(self) -> None:
         """Raises ConfigError when the file is that of another superdaemon."""

@@ -39,10 +39,10 @@ class Succession:
     """generation: the number of the latest start. failures: in a row. Times are monotonic seconds."""
 
     def __init__(self) -> None:
-        self.state = State.RESTING
-        self.generation = 0
-        self.failures = 0
-        self.accepted_at = -FOREVER
+        self.state: State = State.RESTING
+        self.generation: int = 0
+        self.failures: int = 0
+        self.accepted_at: float = -FOREVER
         self._asked = False  # again, while a change is in progress
         self._at = FOREVER
 

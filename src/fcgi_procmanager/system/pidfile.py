@@ -63,7 +63,7 @@ class PidFile:
         it; else one that is named and lives is left alone as well."""
         self._option = option
         self._others_lock = others_lock
-        self.path = os.path.abspath(os.fspath(path))
+        self.path: str = os.path.abspath(os.fspath(path))
         self._descriptor: int | None = None
         self._pid = 0
 

@@ -99,7 +99,7 @@ class Signals:
         self._read = self._write = -1
         self._tell: Callable[[str], None] | None = None
         self._handler = self._note  # one object: whether it is still in place is asked at each request
-        self.owes_swap = False  # SA_RESTART is to be taken off before this process waits
+        self.owes_swap: bool = False  # SA_RESTART is to be taken off before this process waits
 
     @property
     def open(self) -> bool:

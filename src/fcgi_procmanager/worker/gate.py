@@ -39,14 +39,14 @@ class Gate:
     ) -> None:
         """`signals`: None in a thread, which gets none. `lifeline`: read end of a pipe whose write end only the manager
         has; -1 for none. `leaving`: told when the manager is gone, too."""
-        self.orphaned = False  # the manager is gone
+        self.orphaned: bool = False  # the manager is gone
         self._leaving = leaving
         self._signals = signals
         self._baton = baton
         self.listeners: set[int] = set()
         self._lifeline = lifeline
         self._in_seconds = hasattr(select, "epoll")
-        self.wake = signals.fileno() if signals else -1  # readable when a signal has come
+        self.wake: int = signals.fileno() if signals else -1  # readable when a signal has come
         self._hears_baton = False
         self._poller = select.epoll() if self._in_seconds else select.poll()
         _at_fork.add(self)  # whole enough to be closed: another thread may fork at any moment

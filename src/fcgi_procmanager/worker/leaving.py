@@ -24,8 +24,8 @@ class Leaving:
     __slots__ = ("_reason", "_received", "_unsaid", "orphaned", "told")
 
     def __init__(self, received: dict[str, int]) -> None:
-        self.told = False
-        self.orphaned = False
+        self.told: bool = False
+        self.orphaned: bool = False
         self._received = received
         self._reason = ""
         self._unsaid = False

@@ -37,10 +37,10 @@ class Worker:
         self.channel = channel
         self.slot = slot
         self._word = word
-        self.managed = channel is not None
+        self.managed: bool = channel is not None
         self.received: dict[str, int] = {}
-        self.leaving = Leaving(self.received)
-        self.served = False  # it has begun its first request
+        self.leaving: Leaving = Leaving(self.received)
+        self.served: bool = False  # it has begun its first request
         self.in_flight = 0
         self.in_a_row = False
         self._signals = signals
