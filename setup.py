@@ -12,7 +12,8 @@ def for_an_index(readme: str) -> str:
     """Links to files become their names, pictures are left out, and it is said where the files are."""
     text = re.sub(r"!\[[^]]*\]\((?!https?:)[^)]+\)\n+", "", readme)
     text = re.sub(r"\[([^]]+)\]\((?!https?:|#)([^)#]+)[^)]*\)", _named, text)
-    return text.replace("\n## ", f"\n{WHERE}## ", 1)
+    title, what, rest = text.split("\n\n", 2)
+    return f"{title}\n\n{what}\n\n{WHERE}{rest}"
 
 
 def _named(link: re.Match[str]) -> str:

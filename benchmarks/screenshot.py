@@ -1,6 +1,6 @@
-"""A picture of the status page of a pool at work, by a real browser: `screenshot.py docs/status.png`.
+"""Pictures of the page of the demo and of the status page of a pool at work, by a real browser: `screenshot.py docs`.
 
-A dynamic pool with Caddy in front is kept busy for two minutes, in waves, so that the page has something to show.
+For the second a dynamic pool with Caddy in front is kept busy for two minutes, in waves, so that the page has something to show.
 """
 
 from __future__ import annotations
@@ -28,52 +28,60 @@ def app(environ, start_response):
     return [b"done"]
 """
 PATHS = ("/", "/search", "/cart", "/articles/fork-and-exec", "/api/orders", "/report")
-SIZE = "1100,1000"  # of the window, in pixels
+DEMO, STATUS = "1100,700", "1100,1000"  # of the window, in pixels
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("picture", type=Path)
+    parser.add_argument("folder", type=Path, help="where demo.png and status.png are written")
     parser.add_argument("--seconds", type=float, default=120, help="of load (default: 120)")
     given = parser.parse_args()
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        raise Failed("there is no Chromium here: install chromium")
     with Stage() as stage:
-        place = stage.place("site")
-        (place / "shop.py").write_text(APPLICATION)
-        options = [
-            "--web",
-            "127.0.0.1:0",
-            "-n",
-            "8",
-            "--pool",
-            "dynamic",
-            "--pool-name",
-            "shop",
-            "--max-requests",
-            "5000",
-        ]
-        serve = [sys.executable, "-m", "fcgi_procmanager", "serve", "shop:app", "--chdir", place, *options]
-        stage.start("pool", [*serve, "--slow-after", "2"])
-        url = _url(stage.directory / "pool.log")
+        browser = Browser(stage, given.folder.resolve())
+        browser.picture("demo.png", _demo(stage), DEMO)
+        url = _shop(stage)
         _load(url, given.seconds)
+        browser.picture("status.png", f"{url}-/status", STATUS)
+
+
+class Browser:
+    def __init__(self, stage: Stage, folder: Path) -> None:
+        found = next(filter(None, map(shutil.which, BROWSERS)), None)
+        if found is None:
+            raise Failed("there is no Chromium here: install chromium")
         profile = stage.place("profile")
-        command = [browser, "--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={profile}"]
-        command += [f"--screenshot={given.picture.resolve()}", f"--window-size={SIZE}", f"{url}-/status"]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL, timeout=60)
-    progress(f"wrote {given.picture}")
+        self._command = [found, "--headless", "--no-sandbox", "--hide-scrollbars", f"--user-data-dir={profile}"]
+        self._folder = folder
+
+    def picture(self, name: str, url: str, size: str) -> None:
+        options = [f"--screenshot={self._folder / name}", f"--window-size={size}", url]
+        subprocess.run([*self._command, *options], check=True, stderr=subprocess.DEVNULL, timeout=60)
+        progress(f"wrote {self._folder / name}")
+
+
+def _demo(stage: Stage) -> str:
+    stage.start("demo", [sys.executable, "-m", "fcgi_procmanager", "demo", "--web", "127.0.0.1:0"])
+    return _url(stage.directory / "demo.log")
+
+
+def _shop(stage: Stage) -> str:
+    place = stage.place("site")
+    (place / "shop.py").write_text(APPLICATION)
+    options = ["--web", "127.0.0.1:0", "-n", "8", "--pool", "dynamic", "--pool-name", "shop", "--max-requests", "5000"]
+    serve = [sys.executable, "-m", "fcgi_procmanager", "serve", "shop:app", "--chdir", place, *options]
+    stage.start("pool", [*serve, "--slow-after", "2"])
+    return _url(stage.directory / "pool.log")
 
 
 def _url(log: Path) -> str:
     until = time.monotonic() + 20
     while time.monotonic() < until:
-        found = re.search(r"serving (http://\S+/);", log.read_text()) if log.exists() else None
+        found = re.search(r"(http://127\.0\.0\.1:\d+/)", log.read_text()) if log.exists() else None
         if found is not None:
             return found[1]
         time.sleep(0.05)
-    raise Failed("the pool did not start")
+    raise Failed("the server did not start")
 
 
 def _load(url: str, seconds: float) -> None:

@@ -23,6 +23,8 @@ class PoolParameters(TypedDict, total=False):
     no_signals: bool
     process_name: str
     manager_process_name: str
+    log_format: str | None
+    log_level: str | None
 
 
 class Parameters(PoolParameters, total=False):
