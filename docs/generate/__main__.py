@@ -1,12 +1,11 @@
-"""Writes the pages of docs/ that are made from the source: `python docs/generate`. tests/project compares them."""
+"""Writes the pages of docs/ that are made from the source: `python docs/generate`. Tests compare them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import api
+import commands
 
-PAGES = {"API.md": api.page}
-
-for name, page in PAGES.items():
-    (Path(__file__).parents[1] / name).write_text(page(), encoding="utf-8")
+for name, text in {"API.md": api.page(), **commands.pages()}.items():
+    (Path(__file__).parents[1] / name).write_text(text, encoding="utf-8")

@@ -114,13 +114,16 @@ def _described(name: str, found: Any) -> Iterator[str]:
     yield _words(found, [one.name for one in given])
 
 
+_STARS: dict[Any, str] = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+
+
 def _as_written(given: Iterable[inspect.Parameter]) -> Iterator[str]:
     before = None
     for one in given:
         if one.kind is one.KEYWORD_ONLY and before not in (one.KEYWORD_ONLY, one.VAR_POSITIONAL):
             yield "*"
         before = one.kind
-        stars = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+        stars = _STARS.get(one.kind, "")
         default = "" if one.default is one.empty else f" = {one.default!r}"
         yield f"{stars}{one.name}: {_written_out(one.annotation)}{default}"
 

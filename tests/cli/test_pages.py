@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from commands import pages
 from fcgi_procmanager.cli import command_parser
 from fcgi_procmanager.cli.described import Command, commands_of, start_server
-from fcgi_procmanager.cli.pages import pages
 from fcgi_procmanager.cli.start_server import variables
 from harness.tools import require
 
 TOP = Path(__file__).resolve().parents[2]
+DOCS = TOP / "docs"
 PAGES = pages()
-WRITE = "write it by 'python -m fcgi_procmanager.cli.pages'"
+WRITE = "write it by 'python docs/generate'"
 
 
 def everything() -> list[Command]:
@@ -30,7 +31,7 @@ def everything() -> list[Command]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_what_is_written_is_what_the_parser_says(name: str) -> None:
-    assert (TOP / name).read_text() == PAGES[name], f"{name} is older than the options: {WRITE}"
+    assert (DOCS / name).read_text() == PAGES[name], f"{name} is older than the options: {WRITE}"
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -55,7 +56,7 @@ def test_the_options_of_the_superdaemon_are_those_of_its_help() -> None:
 def test_a_manual_page_has_no_warnings(name: str, tool: str) -> None:
     program, *words = tool.split()
     done = subprocess.run(
-        [require(program), *words, str(TOP / name)], capture_output=True, text=True, check=False, timeout=60
+        [require(program), *words, str(DOCS / name)], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -63,7 +64,7 @@ def test_a_manual_page_has_no_warnings(name: str, tool: str) -> None:
 def test_the_wheel_has_the_manual_pages() -> None:
     project = (TOP / "pyproject.toml").read_text()
     assert '"share/man/man1" = ["docs/man/*.1"]' in project
-    assert sorted(path.name for path in (TOP / "docs" / "man").iterdir()) == [
+    assert sorted(path.name for path in (DOCS / "man").iterdir()) == [
         "fcgi-procmanager.1",
         "fcgi-start-server.1",
     ]

@@ -209,8 +209,8 @@ def test_sockets_of_systemd_are_for_the_one_who_was_started(place: Place) -> Non
 
 def test_what_cannot_be_combined(place: Place) -> None:
     for options, words in (
-        (("-n", "0", "--daemon"), "need a manager"),
-        (("-n", "0", "--log-file", "log"), "need a manager"),
+        (("-n", "0", "--daemon"), "needs a worker process"),
+        (("-n", "0", "--log-file", "log"), "needs a worker process"),
         (("--log-file", "| cat"), "give a file"),
         (("--log-file", ""), "give a file"),
         (("--user", "no-such-user"), "Can't find user no-such-user"),

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+import api
 from fcgi_procmanager import PoolManager, ProcManager, Supervisor
 from fcgi_procmanager.limits import Limits
 
 TOP = Path(__file__).resolve().parents[2]
 
 WHO = re.compile(r"(Manager|Worker|Either|Daemon|Supervised process|Any process|A program|The process)\b[^:]*:")
-
-
-def generator() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("api", TOP / "docs" / "generate" / "api.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-api = generator()
 
 
 def described() -> Iterator[Any]:

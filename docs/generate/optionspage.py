@@ -1,15 +1,12 @@
-"""docs/OPTIONS.md: every command and every option, as Markdown. Pure.
-
-Runs where the pages are written.
-"""
+"""docs/OPTIONS.md: every command and every option, as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .borrowed import ELSEWHERE, SAME
-from .described import Command, Section, paragraphs
-from .messages import one_line
+from fcgi_procmanager.cli.borrowed import ELSEWHERE, SAME
+from fcgi_procmanager.cli.described import Command, Section, paragraphs
+from fcgi_procmanager.cli.messages import one_line
 
 __all__ = ["render"]
 
@@ -17,7 +14,7 @@ _HEAD = """\
 # Commands and options
 
 Which options are there? As `--help` of each command tells them; this page is written from the same place, by
-`python -m fcgi_procmanager.cli.pages`.
+`python docs/generate`.
 
 An option of `serve`, `exec` and `fcgi-start-server` may also stand in a file or in a variable: see [CONFIG](CONFIG.md).
 """

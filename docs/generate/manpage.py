@@ -1,14 +1,11 @@
-"""Manual pages, in roff with the macros of man(7). Pure.
-
-Runs where the pages are written.
-"""
+"""Manual pages, in roff with the macros of man(7)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .described import Command, Section, paragraphs
-from .messages import PROGRAM, one_line
+from fcgi_procmanager.cli.described import Command, Section, paragraphs
+from fcgi_procmanager.cli.messages import PROGRAM, one_line
 
 __all__ = ["render_all", "render_one"]
 
