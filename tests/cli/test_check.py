@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import re
-import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 import pytest
 
 from fcgi_procmanager.cli.callables import why_no_application
 from fcgi_procmanager.cli.configcheck import commands
-from harness.process import Script
+from harness.process import Script, refusal
 
 Command = Callable[..., Script]
 
@@ -56,21 +55,6 @@ def app(tmp_path: Path) -> Path:
     for name, text in FILES.items():
         (folder / name).write_text(text)
     return folder
-
-
-@pytest.fixture
-def command(run_script: Callable[..., Script], app: Path) -> Command:
-    def run(*args: object, **kw: Any) -> Script:
-        return run_script([sys.executable, "-m", "fcgi_procmanager", *map(str, args)], **{"cwd": app, **kw})
-
-    return run
-
-
-def refusal(script: Script) -> str:
-    assert script.output() == ""
-    assert script.wait() == 2, script.log()
-    (line,) = script.log().splitlines()
-    return line.removeprefix("fcgi-procmanager: ")
 
 
 def test_it_takes_every_option_of_serve(command: Command, tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ import re
 import socket
 import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 import pytest
 
 from fcgi_procmanager import __version__
 from fcgi_procmanager.basics import accelerator
 from fcgi_procmanager.system.pidfile import PidFile
-from harness.process import Script, listening
+from harness.process import Script, listening, refusal
 
 Command = Callable[..., Script]
 
@@ -39,26 +39,6 @@ def app(tmp_path: Path) -> Path:
     folder.mkdir()
     (folder / "good.py").write_text(GOOD)
     return folder
-
-
-@pytest.fixture
-def command(run_script: Callable[..., Script], app: Path) -> Command:
-    def run(*args: object, **kw: Any) -> Script:
-        return run_script([sys.executable, "-m", "fcgi_procmanager", *map(str, args)], **{"cwd": app, **kw})
-
-    return run
-
-
-def refusal(script: Script) -> str:
-    """The one line with which the command refuses, without the name of the program."""
-    assert script.output() == ""
-    assert script.wait() == 2, script.log()
-    lines = script.log().splitlines()
-    assert len(lines) == 1, script.log()
-    assert "Traceback" not in lines[0]
-    name, _, message = lines[0].partition(": ")
-    assert name == "fcgi-procmanager"
-    return message
 
 
 # The command line

@@ -11,14 +11,14 @@ import socket
 import stat
 import sys
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 import pytest
 
 from fcgi_procmanager.cli.borrowed import ELSEWHERE, SAME
 from fcgi_procmanager.cli.configcheck import commands
 from harness import fcgi
-from harness.process import Script, free_port, listening, wait_until
+from harness.process import Script, free_port, listening, refusal, wait_until
 
 Command = Callable[..., Script]
 
@@ -59,21 +59,6 @@ def app(tmp_path: Path) -> Path:
     (folder / "myapp.py").write_text(APP)
     (folder / "my-app.py").write_text(APP)
     return folder
-
-
-@pytest.fixture
-def command(run_script: Callable[..., Script], app: Path) -> Command:
-    def run(*args: object, **kw: Any) -> Script:
-        return run_script([sys.executable, "-m", "fcgi_procmanager", *map(str, args)], **{"cwd": app, **kw})
-
-    return run
-
-
-def refusal(script: Script) -> str:
-    assert script.output() == ""
-    assert script.wait() == 2, script.log()
-    (line,) = script.log().splitlines()
-    return line.removeprefix("fcgi-procmanager: ")
 
 
 def origins(script: Script) -> dict[str, str]:
@@ -365,7 +350,9 @@ def test_an_option_of_the_superdaemon_without_an_effect_is_one_line(
     run_script: Callable[..., Script], line: str, message: str
 ) -> None:
     script = run_script([sys.executable, "-m", "fcgi_procmanager.starter", *line.split(), "--", "true"])
-    assert message in refusal(script)
+    assert script.wait() == 2, script.log()
+    (said,) = script.log().splitlines()
+    assert message in said
 
 
 def test_a_single_process_on_the_command_line_overrules_a_file(command: Command, app: Path, sock_path: str) -> None:

@@ -550,3 +550,13 @@ def _readlink(path: str) -> str:
         return os.readlink(path)
     except (FileNotFoundError, ProcessLookupError, PermissionError):
         return ""
+
+
+def refusal(script: Script) -> str:
+    """The one line with which a command refuses, without the name of the program."""
+    assert script.output() == ""
+    assert script.wait() == 2, script.log()
+    (line,) = script.log().splitlines()
+    name, _, message = line.partition(": ")
+    assert name == "fcgi-procmanager"
+    return message
