@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -38,9 +39,10 @@ def opened(connection: Connection) -> Request:
 
 def records(content: bytes, chance: random.Random, kind: int = STDIN) -> list[bytes]:
     """A stream in records of any size, with what a peer may put between them."""
-    found, position = [], 0
+    found, position, size = [], 0, 1
     while position < len(content):
-        size = chance.choice([1, 100, 8192, 32768, 65535, chance.randrange(1, 65536)])
+        # As long as the one before, or not.
+        size = chance.choice([size, size, size, 1, 100, 8192, 32768, 65535, chance.randrange(1, 65536)])
         padding = chance.choice([0, 0, 0, 1, 8, 255])
         found.append(fcgi.record(kind, 1, content[position : position + size], padding))
         position += size
@@ -81,6 +83,23 @@ def test_a_body_in_records_of_any_kind(seed: int) -> None:
         assert found == body
         assert connection.input_ended
         assert not connection.dead
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_body_that_looks_like_headers(seed: int) -> None:
+    """What a client sends is never taken for a header, wherever a record ends."""
+    chance = random.Random(seed)
+    body = struct.pack("!BBHHBx", 1, STDIN, 1, 8192, 0) * 40_000
+    cuts = [chance.choice([8192, 16384, 32768, 32776, 65528]) for _ in range(60)]
+    stream = [
+        fcgi.record(STDIN, 1, body[sum(cuts[:n]) : sum(cuts[: n + 1])]) for n in range(60) if sum(cuts[:n]) < len(body)
+    ]
+    with connected() as (connection, peer):
+        head = fcgi.begin() + fcgi.params_records({"A": "1"})
+        thread = sent(peer, [head, *stream, fcgi.record(STDIN, 1)], chance)
+        request = opened(connection)
+        assert b"".join(iter(lambda: request.stdin.read(TARGET), b"")) == body
+        thread.join(30)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -204,17 +204,30 @@ class Connection:
 
     def _receive_body_into(self, parser: Parser, target: memoryview, due: int) -> int:
         """Likewise, when the next `due` bytes are of the body: they are received where the application wants them, and
-        copied by nobody. Returns how many came; what follows them goes to the parser."""
+        copied by nobody. So is the next record, if there is room and it is as long as this one: web servers cut a body into equal
+        records. Returns how many came; what else has come goes to the parser."""
         if due > len(target):
             taken = self._wait_into((target,))
             parser.received_elsewhere(taken)
             return taken
-        between = bytearray(parser.up_to_next_content)
-        count = self._wait_into((target[:due], between))
-        taken = min(count, due)
-        parser.received_elsewhere(taken)
-        if count > taken and not (count - taken == len(between) and parser.goes_on(between)):
-            self._feed(parser, bytes(between[: count - taken]))
+        places: list[memoryview | bytearray] = [target[:due], bytearray(parser.up_to_next_content)]
+        behind = due + parser.length
+        if behind <= len(target):
+            places += (target[due:behind], bytearray(8))
+        left = self._wait_into(places)
+        taken = at = 0
+        while left:
+            size = min(left, due, len(places[at]))
+            parser.received_elsewhere(size)
+            taken += size
+            left -= size
+            between = places[at + 1]
+            if size < len(places[at]) or left < len(between) or not (due := parser.goes_on(between)):
+                if left:
+                    self._feed(parser, b"".join(places[at:])[size : size + left])
+                break
+            left -= len(between)
+            at += 2
         return taken
 
     def _await_body(self, deadline: float) -> None:

@@ -188,6 +188,7 @@ class Parser:
         "data_ended",
         "head",
         "keep",
+        "length",
         "request_id",
         "role",
         "stdin",
@@ -200,6 +201,7 @@ class Parser:
         self._capability = capability or {}
         self._buffer = b""
         self._content_due = self._padding_due = 0  # bytes still to come of a record that is passed on as it comes
+        self.length: int = 0
         self.head: dict[str, str] | None = None
         self.unsent: bytes = b""
         self.close_after: bool = False
@@ -311,20 +313,19 @@ class Parser:
         """The first `count` of the bytes that are due have gone where they are wanted, past the parser."""
         self._content_due -= count
 
-    def goes_on(self, between: bytes | bytearray) -> bool:
-        """All content that was due has gone past the parser, and these are the bytes up to the next one. True when that is more of the
-        same body: then they are taken. Else they are to be fed."""
+    def goes_on(self, between: bytearray | memoryview) -> int:
+        """These bytes have come behind content that has gone past the parser. When they are all up to the next content of the same
+        body, they are taken, and its length is returned. Else 0: they are to be fed."""
+        if self._content_due or len(between) != self._padding_due + 8:
+            return 0
+        length: int
         version, kind, request_id, length, padding = _unpack_header(between, self._padding_due)
-        if (
-            version != 1
-            or kind != STDIN
-            or request_id != self.request_id
-            or not length
-            or self._due_to is not self.stdin
-        ):
-            return False
-        self._content_due, self._padding_due = length, padding
-        return True
+        if version != 1 or kind != STDIN or request_id != self.request_id or self._due_to is not self.stdin:
+            return 0
+        if length:
+            self.length = self._content_due = length
+            self._padding_due = padding
+        return length
 
     def _is_body(self, kind: int, request_id: int) -> bool:
         if request_id != self.request_id or self.head is None:
@@ -339,6 +340,7 @@ class Parser:
         if content and not ended:
             chunks.append(content)
         self._content_due, self._padding_due = length - len(content), padding
+        self.length = length
 
     def _allow_data(self, length: int) -> None:
         """Nobody can ask for the file of a Filter before its body has ended: until then it piles up."""
