@@ -563,3 +563,13 @@ def test_where_the_system_has_no_process_descriptors(serve: Command, command: Co
     assert script.wait() == 0
     assert stop.wait() == 0
     assert stop.log() == ""
+
+
+@pytest.mark.parametrize("options", [[], ["--preload"], ["--manager", "fcgi_procmanager:PoolManager"]])
+def test_a_request_that_takes_too_long_is_a_504(serve: Command, sock_path: str, options: list[str]) -> None:
+    script = serve("held", "--request-timeout", "0.2", *options, workers=1)
+    worker = script.workers()
+    assert fcgi.fetch(sock_path, "/held").status == 504
+    assert fcgi.fetch(sock_path).text == "whole"
+    assert script.workers() == worker
+    assert script.stop() == 0

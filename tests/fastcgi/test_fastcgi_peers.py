@@ -585,7 +585,7 @@ def test_requests_of_one_connection_wait_for_their_turn(run_script: Run, sock_pa
 def test_log_lines_about_peers(run_script: Run, sock_path: str) -> None:
     """One line for each that did wrong, none for those that are only gone."""
     script = serve(run_script, sock_path, head_timeout=0.3)
-    for data in (b"nonsense" * 3, fcgi.begin(), b""):
+    for data in (b"nonsense" * 3, b"GET / HTTP/1.1\r\n\r\n", fcgi.begin(), b""):
         with sent(script, sock_path, data) as client:
             assert client.at_eof()
     with standing_still(*script.workers()), fcgi.Client(sock_path) as client:
@@ -595,5 +595,6 @@ def test_log_lines_about_peers(run_script: Run, sock_path: str) -> None:
     lines = re.findall(r"server \(pid \d+\): (closed a connection.*)", script.log())
     assert lines == [
         "closed a connection: FastCGI version 110, not 1",
+        "closed a connection: the peer speaks HTTP, not FastCGI: put a web server in between (fastcgi_pass), or see serve --web",
         "closed a connection: the parameters of its request did not come in time",
     ]

@@ -80,6 +80,7 @@ def test_multiplexed_is_taken_and_said_to_have_no_effect(caplog: pytest.LogCaptu
         {"body_limit": "1M"},
         {"threads": 0},
         {"threads": True},
+        {"umask": "022"},
         {"head_timeout": 0},
         {"send_timeout": "x"},
         {"idle_timeout": -1},
@@ -97,9 +98,29 @@ def test_application_must_be_callable() -> None:
         WSGIServer("application")  # type: ignore[arg-type]
 
 
+def test_application_must_not_be_for_asgi() -> None:
+    class Asgi:
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None: ...
+
+    for found in (Asgi(), Asgi().__call__):
+        with pytest.raises(ConfigError, match="is for ASGI"):
+            WSGIServer(found)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", ["/run/app.sock", 3, [], [5]])
+def test_a_listener_must_be_one(wrong: Any) -> None:
+    for server in (lambda: WSGIServer(application, listener=wrong), lambda: FastCGI(wrong)):
+        with pytest.raises(ConfigError, match=r"listener must be what manager.listen\(\) returned"):
+            server()
+
+
 def test_a_manager_in_the_place_of_something_else() -> None:
     """One line that says what was meant."""
-    for server in (lambda: WSGIServer(application, ProcManager(4), "/nowhere"), lambda: FastCGI(manager=4)):  # type: ignore[arg-type]
+    for server in (
+        lambda: WSGIServer(application, ProcManager(4), "/nowhere"),
+        lambda: FastCGI(manager=4),
+        lambda: FastCGI(ProcManager(4)),
+    ):  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match="manager=") as raised:
             server()
         assert "\n" not in str(raised.value)

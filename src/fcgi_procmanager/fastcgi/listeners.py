@@ -9,11 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable
-from typing import Callable, Union
+from collections.abc import Iterable, Iterator
+from typing import Any, Callable, Union
 
 from ..basics.states import Role
-from ..errors import ListenError
+from ..errors import ConfigError, ListenError
 from ..manager.procmanager import ProcManager
 from ..sockets.copies import close_accepted, close_copies
 from ..sockets.listener import Listener
@@ -115,9 +115,19 @@ class Listeners:
 
 
 def _given(listener: Listening | Iterable[Listening] | None, manager: ProcManager) -> list[Listening]:
-    if listener is None:
-        return list(manager.listeners) or [_handed_over(manager)]
-    return [listener] if isinstance(listener, (socket.socket, Listener)) else list(listener)
+    return check_listener(listener) or list(manager.listeners) or [_handed_over(manager)]
+
+
+def check_listener(given: Any) -> list[Listening]:
+    """As a list; empty for None. Raises ConfigError."""
+    if given is None:
+        return []
+    if isinstance(given, ProcManager):
+        raise ConfigError("listener is a ProcManager: give it by name, manager=...")
+    found = list(given) if isinstance(given, (list, tuple, set, frozenset, Iterator)) else [given]
+    if not found or not all(isinstance(one, (socket.socket, Listener)) for one in found):
+        raise ConfigError(f"listener must be what manager.listen() returned, or a listening socket, not {given!r}")
+    return found
 
 
 def _handed_over(manager: ProcManager) -> Listening:

@@ -81,6 +81,7 @@ class Opening(NamedTuple):
     behind: bytes  # what came behind the parameters, for that parser
 
 
+_HTTP = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"PRI ")  # how its requests begin
 _decoder = pairs.Decoder()
 _make = tuple.__new__  # `Opening(...)` itself would take twice as long
 
@@ -277,7 +278,7 @@ class Parser:
             start = position + 8
             stop = start + length
             if version != 1:
-                raise ProtocolError(f"FastCGI version {version}, not 1")
+                raise ProtocolError(_no_record(bytes(buffer[position:start])))
             if kind == BEGIN_REQUEST and (self.over or self.awaits_nothing):
                 break
             if stop + padding > end:
@@ -432,3 +433,10 @@ class Parser:
         self.unsent += record
         if len(self.unsent) > MAX_UNSENT:
             raise ProtocolError("the peer asks and does not read the answers")
+
+
+def _no_record(header: bytes) -> str:
+    """What somebody speaks who does not speak FastCGI."""
+    if header.startswith(_HTTP):
+        return "the peer speaks HTTP, not FastCGI: put a web server in between (fastcgi_pass), or see serve --web"
+    return f"FastCGI version {header[0]}, not 1"

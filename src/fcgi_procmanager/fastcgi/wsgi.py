@@ -25,6 +25,7 @@ from .connection import PeerGone
 from .environ import common_environ, environ_of
 from .framing import Framing
 from .lanes import Hooks, Lanes
+from .listeners import check_listener
 from .loop import FastCGI, manager_of
 from .request import BodyTooLarge, Request
 from .response import Response
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
 else:
     from flup.server.fcgi_single import WSGIServer as FlupServer
 
+CO_COROUTINE = 0x80  # inspect.CO_COROUTINE, without what that module imports
 BODY_LIMIT = 64 << 20  # bytes of a body without a length, unless told otherwise
 
 _LIMITS = ("head_timeout", "idle_timeout", "receive_timeout", "send_timeout", "drain_timeout")
@@ -94,12 +96,14 @@ class WSGIServer(FlupServer):
         body_limit: int = BODY_LIMIT,
         **limits: Unpack[Timeouts],
     ) -> None:
-        if not callable(application):
-            raise ConfigError(f"application must be callable, not {application!r}")
+        _check_application(application)
         _check_environ(environ)
+        if umask is not None:
+            checks.count("umask", umask)
         super().__init__(application, environ, bindAddress, umask, False, debug, roles, forceCGI)
         self.manager: ProcManager = manager_of(manager)
         self.multiprocess: bool = self.manager.n_processes > 0
+        check_listener(listener)
         self._listener = listener
         self.threads: int = _threads(threads)
         self._buffers = _buffers(body_without_length)
@@ -303,6 +307,14 @@ def _of_the_peer(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, (PeerGone, ProtocolError)):
         error = error.__cause__ or error.__context__
     return error is not None
+
+
+def _check_application(given: object) -> None:
+    if not callable(given):
+        raise ConfigError(f"application must be callable, not {given!r}")
+    code = getattr(given, "__code__", None) or getattr(type(given).__call__, "__code__", None)
+    if code is not None and code.co_flags & CO_COROUTINE:
+        raise ConfigError(f"application {given!r} is for ASGI: WSGI calls application(environ, start_response)")
 
 
 def _check_environ(value: object) -> None:

@@ -21,6 +21,7 @@ _CALLERS = (
     ("fastcgi.wsgi", "WSGIServer", ("handler",)),
     ("fastcgi.adopted", "Adopted", ("handler",)),
     ("fastcgi.response", "Response", ("send", "_send_pieces")),
+    ("cli.hosting", "Application", ("__call__",)),
 )
 
 
