@@ -21,7 +21,8 @@ def render_all(purpose: str, commands: Iterable[Command], end: str, version: str
     lines += [".SH DESCRIPTION", _text(purpose), ".PP", _text(_ELSEWHERE), ".SH COMMANDS"]
     for command in commands:
         lines += [f".SS {_text(f'{command.name} {command.arguments}'.strip())}", *_body(command, ".PP")]
-    return "\n".join([*lines, *_end(end), ""])
+    title, *statuses = end.rstrip().split("\n")
+    return "\n".join([*lines, f".SH {title.rstrip(':').upper()}", ".nf", *map(_text, statuses), ".fi", ""])
 
 
 def render_one(command: Command, version: str) -> str:
