@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import pwd
 import re
 from pathlib import Path
 from typing import Callable
@@ -48,6 +50,9 @@ setting("DB")
 }
 
 
+USER = pwd.getpwuid(os.getuid()).pw_name
+
+
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
     folder = tmp_path / "the app"
@@ -90,6 +95,7 @@ def test_it_has_all_of_them(command: Command) -> None:
         ("myapp --timeout 3", "--timeout is --request-timeout here"),
         ("myapp --web here", "--web 'here' is not understood"),
         ("myapp --manager hooks:Manger", "'hooks' has no attribute 'Manger' (did you mean 'Manager'"),
+        ("myapp --manager hooks", "'hooks' names no class: give MODULE:CLASS"),
         ("myapp --manager hooks:Manager --max-age 1h", "--max-age is for a PoolManager: derive Manager from it"),
         ("myapp --pool dynamic --min-spare 9 -n 3", "min_spare"),
     ],
@@ -107,7 +113,15 @@ def pasted(line: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "words", ["broken", "broken --chdir .", "failing", "myapp --manager broken:X", "--config f --pool-name web"]
+    "words",
+    [
+        "broken",
+        "broken --chdir .",
+        "failing",
+        "myapp --manager broken:X",
+        f"broken --user {USER}",
+        "--config f --pool-name web",
+    ],
 )
 def test_what_it_tells_to_paste_works_anywhere(
     command: Command, run_script: Callable[..., Script], app: Path, words: str
@@ -126,7 +140,7 @@ def test_what_it_tells_to_paste_works_anywhere(
 
 def test_what_a_variable_says_is_not_told_again(command: Command) -> None:
     message = refusal(command("check", "broken", "--env", "PASSWORD=secret"))
-    assert pasted(message) == "the same words with 'check --traceback' in place of 'serve'"
+    assert pasted(message) == "the same words, with 'check --traceback' as the command"
 
 
 def test_a_pool_of_a_file_is_loaded_when_it_is_named(command: Command, app: Path) -> None:

@@ -136,6 +136,9 @@ LOADING = [
     (":application", "is not understood: give MODULE:NAME"),
     ("good.py", "'good.py' names a file: name the module, such as good:application"),
     ("sub/good.py", "name the module, such as good:application with --chdir sub"),
+    ("sub/good.py:app", "name the module, such as good:app with --chdir sub"),
+    ("package/inner.py", "name the module, such as package.inner:application$"),
+    ("good.application", "did you mean good:application"),
 ]
 
 
@@ -228,6 +231,12 @@ def test_what_is_not_a_socket_is_never_removed(command: Command, sock_path: str)
     Path(sock_path).write_text("precious")
     assert "is not a socket: move it away" in refusal(command("serve", "good", "--listen", sock_path))
     assert Path(sock_path).read_text() == "precious"
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9000", "tcp://127.0.0.1:9000", "127.0.0.1", "9000", "localhost"])
+def test_what_is_no_address_makes_no_socket_file(command: Command, app: Path, address: str) -> None:
+    assert "give /path.sock or HOST:PORT" in refusal(command("serve", "good", "--listen", address))
+    assert not [path for path in app.iterdir() if path.is_socket()]
 
 
 def test_a_missing_directory_is_named(command: Command, app: Path) -> None:

@@ -162,6 +162,8 @@ def host(
     called in the manager with the URL, None without a web server, once the first worker is ready. `reload`: what HUP does.
     `watch`: a change of a Python file does it as well. is_outdated: whether a worker that this manager forks would have old code.
     parts: more of the manager's loop. prepare: called with the manager when it is made. Raises ProcManagerError."""
+    from .. import WSGIServer  # before the process becomes a user who may not read its files
+
     manager = make_manager(base, settings)
     manager.reload = reload  # not by the constructor: one of a subclass may not know it
     if prepare is not None:
@@ -181,7 +183,7 @@ def host(
     if manager.n_processes == 0:
         application.load()
     try:
-        _serve(application, manager, limits or {})
+        WSGIServer(application, manager=manager, **(limits or {})).run()
     except SystemExit as stop:
         if stop.code == exits.USAGE and manager.role is Role.MANAGER and hosting.refusal is not None:
             raise BootError(hosting.refusal) from None
@@ -190,12 +192,6 @@ def host(
         if web is not None and manager.role is Role.MANAGER:
             web.discard()
     return exits.OK
-
-
-def _serve(application: Application, manager: ProcManager, limits: dict[str, Any]) -> None:
-    from .. import WSGIServer
-
-    WSGIServer(application, manager=manager, **limits).run()
 
 
 def make_manager(base: type[ProcManager], settings: dict[str, Any]) -> ProcManager:

@@ -50,8 +50,8 @@ def load(spec: str, hint: str = "") -> Callable[..., Any]:
 def load_class(spec: str, base: type, hint: str = "") -> type[Any]:
     """The subclass of `base` that `MODULE:CLASS` stands for. Raises BootError."""
     target = _Target(spec, base.__name__)
-    if target.arguments is not None:
-        raise BootError(f"{spec!r} calls something: name the class, as MODULE:CLASS")
+    if ":" not in spec or target.arguments is not None:
+        raise BootError(f"{spec!r} names no class: give MODULE:CLASS")
     found = _resolve(target, hint)
     if not (isinstance(found, type) and issubclass(found, base)):
         raise BootError(f"{spec} is {_described(found)}: name a class that inherits from {base.__name__}")
@@ -95,7 +95,7 @@ class _Target:
     def __init__(self, spec: str, default: str) -> None:
         self.spec = spec
         self.module, colon, text = spec.partition(":")
-        _check_module_name(self.module, spec)
+        _check_module_name(self.module, text, spec)
         self.arguments: tuple[list[Any], dict[str, Any]] | None = None
         if text.endswith(")"):
             text, self.arguments = self._call(text)
@@ -139,15 +139,23 @@ def _made(factory: Any, target: _Target, hint: str) -> Any:
         raise BootError(f"{target.spec} fails: {describe_failure(error)}{hint}") from None
 
 
-def _check_module_name(name: str, spec: str) -> None:
+def _check_module_name(name: str, attribute: str, spec: str) -> None:
     if name.endswith(".py") or "/" in name:
-        module = name[: -len(".py")] if name.endswith(".py") else name
-        directory, _, module = module.rpartition("/")
-        chdir = f" with --chdir {directory}" if directory else ""
-        raise BootError(f"{spec!r} names a file: name the module, such as {module}:{DEFAULT_NAME}{chdir}")
+        raise BootError(
+            f"{spec!r} names a file: name the module, such as {_module_of_file(name, attribute or DEFAULT_NAME)}"
+        )
     # A dash is in no name that Python's own `import` could have, but the machinery below it takes one.
     if not all(re.fullmatch(r"\w+(-\w+)*", part) for part in name.split(".")):
         raise BootError(f"{spec!r} is not understood: give MODULE:NAME, such as myapp.web:{DEFAULT_NAME}")
+
+
+def _module_of_file(name: str, attribute: str) -> str:
+    """The words that load it: a folder with an `__init__.py` is a package, any other is where to look."""
+    directory, _, module = name.removesuffix(".py").rpartition("/")
+    while os.path.exists(os.path.join(directory, "__init__.py")) and os.path.basename(directory).isidentifier():
+        directory, _, package = directory.rpartition("/")
+        module = f"{package}.{module}"
+    return f"{module}:{attribute}" + (f" with --chdir {directory}" if directory else "")
 
 
 # -- the module ----------------------------------------------------------------------------------------------------------
@@ -176,6 +184,8 @@ def _no_module(name: str, error: ModuleNotFoundError) -> str:
     parent, _, last = missing.rpartition(".")
     if parent:
         path = getattr(sys.modules.get(parent), "__path__", None)
+        if path is None and hasattr(sys.modules.get(parent), last):
+            return f"there is no module {missing!r}: did you mean {parent}:{last}?"
         if path is None:
             return f"there is no module {missing!r}: {parent!r} is a module, not a package; check the name"
         return f"there is no module {missing!r}{_similar(last, _modules_in(path), parent + '.')}: check the name"

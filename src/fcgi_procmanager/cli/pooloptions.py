@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from ..basics import log
@@ -157,6 +158,8 @@ def choose_log(options: Options) -> None:
 def an_address(text: str) -> str:
     """The kind of value: one that is understood."""
     plain = plain_address(text)
+    if "://" in plain or re.fullmatch(r"[0-9.]+|localhost", plain):
+        raise argparse.ArgumentTypeError(f"{text!r} is not understood: give /path.sock or HOST:PORT")
     try:
         parse_address(plain)
     except ConfigError as error:

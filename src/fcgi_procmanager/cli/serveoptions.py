@@ -216,8 +216,9 @@ def _check_again(options: Options) -> str:
     if options.table is not None:
         words += ["--config", placed_path(options.table.file.path, here), "--pool-name", options.table.path[-1]]
     if options.env and (options.table is None or options.values["env"].origin in ("command line", variable("env"))):
-        return "the same words with 'check --traceback' in place of 'serve'"
+        return "the same words, with 'check --traceback' as the command"
     words += ["--chdir", placed_path(options.chdir or ".", here)]
     if options.manager is not None:
         words.append(f"--manager={options.manager}")
+    words += [f"--{name}={value}" for name in ("user", "group") if (value := getattr(options, name)) is not None]
     return pasted([*words, options.application])
