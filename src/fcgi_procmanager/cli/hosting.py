@@ -182,6 +182,7 @@ def host(
         manager._attend(Watch(manager))
     if manager.n_processes == 0:
         application.load()
+        manager._say_where()
     try:
         WSGIServer(application, manager=manager, **(limits or {})).run()
     except SystemExit as stop:

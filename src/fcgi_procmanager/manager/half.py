@@ -111,15 +111,10 @@ class ManagerHalf:
         if self._left is not None:  # not before: a part may have asked for a signal that waits
             self._signals.let_in(self._left.mask)
         manager.notify("initialized")
-        self._say_where()
+        if self._left is None:
+            manager._say_where()
         self._replace_adopted()
         fastexit.freeze()
-
-    def _say_where(self) -> None:
-        """Once, and not again when this process has executed itself."""
-        listeners = self._manager.listeners
-        if listeners and self._left is None and self._manager._says_more:
-            self._manager.notify("listening on " + ", ".join(one.describe() for one in listeners))
 
     def _hear_children(self) -> None:
         self.reports.hear()

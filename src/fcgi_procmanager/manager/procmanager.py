@@ -580,6 +580,10 @@ class ProcManager:
         self.server_sig_handler(name)
         self._worker.leaving.told = True
 
+    def _say_where(self) -> None:
+        if self.listeners and self._says_more:
+            self.notify("listening on " + ", ".join(one.describe() for one in self.listeners))
+
     def _say_why(self) -> None:
         """Worker, on its way out: the last line, if it is still owed."""
         if self._worker.leaving.unsaid and self._worker.managed:
