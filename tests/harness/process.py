@@ -28,12 +28,15 @@ from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 from typing import IO, Any, Callable, TypeVar, Union
 
+from .interpreter import CPYTHON
+
 T = TypeVar("T")
 Source = Union[str, Sequence[Union[str, Path]]]
 
 TESTS = Path(__file__).resolve().parent.parent
 POLL = 0.005
-KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH")
+O_ACCMODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR  # PyPy has no name for it
+KEPT_ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "LD_LIBRARY_PATH", "PYTHON_GIL")
 _RANGE = 20_000 + 1000 * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 12)
 _FIRST = random.randrange(1000)
 _ports = itertools.chain(range(_RANGE + _FIRST, _RANGE + 1000), range(_RANGE, _RANGE + _FIRST))
@@ -403,6 +406,11 @@ def cmdline(pid: int) -> str:
     return _read(f"/proc/{pid}/cmdline").replace("\0", " ").strip()
 
 
+def titled(pid: int, text: str) -> bool:
+    """Whether the title of a process has the text; true where no process has a title."""
+    return not CPYTHON or text in cmdline(pid)
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A TCP port that nobody listens on just now. Better: bind in the test and hand the socket over.
 
@@ -505,7 +513,7 @@ def _writers(pipe: str) -> list[int]:
 
 def _is_write_end(pid: str, fd: int) -> bool:
     flags = re.search(r"^flags:\s*([0-7]+)", _read(f"/proc/{pid}/fdinfo/{fd}"), re.MULTILINE)
-    return flags is not None and int(flags[1], 8) & os.O_ACCMODE == os.O_WRONLY
+    return flags is not None and int(flags[1], 8) & O_ACCMODE == os.O_WRONLY
 
 
 def _letters(number: int) -> str:

@@ -13,7 +13,9 @@ from typing import Any, Callable
 import pytest
 
 from fcgi_procmanager import ConfigError, ProcManager
+from harness.interpreter import cpython_only
 from harness.process import (
+    O_ACCMODE,
     Names,
     Script,
     alive,
@@ -48,15 +50,18 @@ def look():
     handlers = [(n, signal.getsignal(n)) for n in signal.Signals if n not in (signal.SIGKILL, signal.SIGSTOP)]
     files = sorted(os.listdir("."))
     return handlers, wakeup, signal.pthread_sigmask(signal.SIG_BLOCK, []), os.listdir("/proc/self/fd"), files
+def show():
+    with open("/proc/self/cmdline") as file:
+        return file.read()
 class Manager(ProcManager):
     manager_init = server_init = notify = change_process_name = lambda *_: say("a hook was called")
 manager = Manager(0, pidfile="pid")
-before, title = look(), open("/proc/self/cmdline").read()
+before, title = look(), show()
 say(manager.manage(), manager.manage())
 for _ in range(3):
     manager.pre_dispatch()
     manager.post_dispatch()
-say(before == look(), title == open("/proc/self/cmdline").read(), manager.server_pids, manager.leaving)
+say(before == look(), title == show(), manager.server_pids, manager.leaving)
 say(manager.role.value, manager.wait(), manager.received_signal())
 """,
         cwd=tmp_path,
@@ -286,6 +291,7 @@ def test_a_broken_standard_error_is_no_reason_to_die(run_script: Run, how: str) 
     assert script.stop() == 0
 
 
+@cpython_only("no process titles")
 def test_names_are_shown(run_script: Run) -> None:
     script = run_script(
         HEAD
@@ -377,7 +383,7 @@ idle(manager)
 
 def mode(pid: int, fd: int) -> int:
     text = Path(f"/proc/{pid}/fdinfo/{fd}").read_text()
-    return int(text.split("flags:")[1].split()[0], 8) & os.O_ACCMODE
+    return int(text.split("flags:")[1].split()[0], 8) & O_ACCMODE
 
 
 def test_descriptors_stay_the_same_over_50_reloads(run_script: Run, sock_path: str) -> None:

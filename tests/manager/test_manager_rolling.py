@@ -11,7 +11,7 @@ from typing import Callable
 import pytest
 
 from fcgi_procmanager import ConfigError, ProcManager
-from harness.process import Script, alive, cmdline, open_fds, wait_dead, wait_until
+from harness.process import Script, alive, cmdline, open_fds, titled, wait_dead, wait_until
 
 Run = Callable[..., Script]
 
@@ -116,7 +116,7 @@ def test_one_that_fails_before_it_is_ready_ends_the_reload_and_the_old_ones_go_o
     script.signal(signal.SIGHUP)
     script.wait_log(rf"reload failed: {reason}; 3 old servers go on$")
     assert [*script.workers()] == old
-    assert "(reload 1 failed: " in cmdline(script.pid)
+    assert titled(script.pid, "(reload 1 failed: ")
     assert "sending TERM" not in script.log()
     assert len(script.wait_log(r"server \(pid \d+\) started")) == 4, "it is not tried again"
     write(boot, "")
@@ -184,7 +184,7 @@ def test_one_that_hangs_while_it_boots_ends_the_reload_in_time(pool: Callable[..
     script.signal(signal.SIGHUP)
     script.wait_log(r"reload failed: server \(pid \d+\) was not ready in 1 s \(boot_timeout\); 4 old servers go on")
     wait_until(lambda: script.workers() == old, 10)
-    assert "was not ready in 1 s" in cmdline(script.pid)
+    assert titled(script.pid, "was not ready in 1 s")
     assert script.stop() == 0
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from fcgi_procmanager import ConfigError
 from fcgi_procmanager.manager.programmanager import ProgramManager
+from harness.interpreter import cpython_only
 from harness.process import (
     Script,
     alive,
@@ -27,6 +28,8 @@ from harness.process import (
 )
 
 Run = Callable[..., Script]
+
+pytestmark = cpython_only("no process titles, which tell a standby from a worker here")
 
 FACTOR = int(os.environ.get("SWEEP", "1"))
 LONG = 60  # seconds; whatever is waited for takes milliseconds, and any process may be preempted

@@ -12,6 +12,7 @@ from typing import Callable
 
 import pytest
 
+from harness.interpreter import cpython_only
 from harness.pools import Pool, Steady
 from harness.process import Script, wait_until
 
@@ -187,6 +188,7 @@ def test_a_slow_request_is_reported_once_with_its_stack(pool: Pool, tmp_path: Pa
     assert script.stop() == 0
 
 
+@cpython_only("has no ctypes.PyDLL")
 def test_a_stack_comes_while_c_code_holds_the_interpreter(pool: Pool, tmp_path: Path) -> None:
     more = (
         "import ctypes\ndef app(environ, start_response):\n"

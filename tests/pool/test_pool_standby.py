@@ -11,10 +11,13 @@ from typing import Callable
 import pytest
 
 from harness.fcgi import Client, request_bytes
+from harness.interpreter import cpython_only
 from harness.pools import Pool, facts, status
 from harness.process import Script, cmdline, open_fds, process_state, wait_asleep, wait_dead, wait_until
 
 Run = Callable[..., Script]
+
+pytestmark = cpython_only("no process titles, which tell a standby from a worker here")
 
 LONG = 60  # seconds
 

@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 
 from fcgi_procmanager.sockets import backlog
 from fcgi_procmanager.sockets.backlog import Backlog, Backlogs, answered, is_reply, question
+from harness.interpreter import cpython_only
 from harness.process import Script, wait_until
 
 Run = Callable[..., Script]
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="tells only whether there is anything")
+lets_one_wait = cpython_only("listen(0) is listen(1) there")
 
 KINDS = ["unix", "abstract", "v4", "v6"]
 NOTHING_KNOWN = Backlog(0, 0, False)
@@ -109,6 +111,7 @@ def test_a_full_queue_has_one_more_than_its_limit(kind: str, queue: Callable[...
     becomes(backlogs, one.listener, Backlog(4, 3, True))
 
 
+@lets_one_wait
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_queue_for_one(kind: str, queue: Callable[..., Queue], backlogs: Backlogs) -> None:
     one = queue(kind, 0)
@@ -149,6 +152,7 @@ def test_many_other_sockets_do_not_matter(queue: Callable[..., Queue], backlogs:
 
 
 @linux
+@lets_one_wait
 def test_all_of_a_pool_together(queue: Callable[..., Queue], backlogs: Backlogs) -> None:
     first, second, third = queue("unix", 3), queue("v4", 4), queue("unix", 0)
     first.connect(2)

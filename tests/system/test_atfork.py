@@ -78,5 +78,5 @@ fork()
 
 
 def test_what_is_gone_does_nothing(run_script: Run) -> None:
-    script = run_script(HEAD + "one = Thing('one')\ndel one\nfork()\nsay(things.any)\n")
+    script = run_script(HEAD + "import gc\none = Thing('one')\ndel one\ngc.collect()\nfork()\nsay(things.any)\n")
     assert script.lines(1) == ["False"]

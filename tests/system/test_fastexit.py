@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.interpreter import CPYTHON, cpython_only
 from harness.process import wait_until
 
 SCRIPT = """
@@ -66,7 +67,7 @@ def test_nothing_is_missed(run_script, sock_path, tmp_path, asked, status):
         "late": "late words",
     }.items():
         assert (tmp_path / name).read_text() == content, name
-    assert gzip.decompress((tmp_path / "zipped").read_bytes()) == b"zipped words"
+    assert unzipped(tmp_path / "zipped", b"zipped words")
     assert "standard words" in script.output()
 
 
@@ -136,17 +137,19 @@ THREADED = """
     manager.exit("done")
 """
 
-BLOCKED = ["read_bytes", "read_lines", "read_both_ways", "write_bytes", "write_lines", "sleep"]
+waits = cpython_only("waits at its end for whoever writes, until it is killed")
+BLOCKED = ["read_bytes", "read_lines", "read_both_ways", "sleep"]
+WRITING = [pytest.param(name, marks=waits) for name in ("write_bytes", "write_lines")]
 
 
-@pytest.mark.parametrize("thread", [*BLOCKED, "write_on"])
+@pytest.mark.parametrize("thread", [*BLOCKED, *WRITING, "write_on"])
 def test_what_a_daemon_thread_does_with_a_file_neither_aborts_nor_holds_the_end(
     run_script, sock_path, tmp_path, thread
 ):
     """A file of which the thread holds the lock is left alone, and the others are written out."""
     script = run_script(THREADED, args=[sock_path, thread], cwd=tmp_path)
     worker = ready(script)
-    if thread in BLOCKED:  # in the kernel, with the lock in its hand, once both threads of the worker sleep
+    if thread != "write_on":  # in the kernel, with the lock in its hand, once both threads of the worker sleep
         wait_until(lambda: thread_states(worker) == ["S", "S"])
     script.signal(signal.SIGTERM, worker)
     script.wait_log(rf"server \(pid {worker}\) exited with status 0$")
@@ -157,7 +160,12 @@ def test_what_a_daemon_thread_does_with_a_file_neither_aborts_nor_holds_the_end(
     assert "Traceback" not in script.log()
     assert (tmp_path / f"b{worker}").read_bytes() == b"some bytes"
     assert (tmp_path / f"t{worker}").read_text() == "some text"
-    assert gzip.decompress((tmp_path / f"z{worker}").read_bytes()) == b"zipped text"
+    assert unzipped(tmp_path / f"z{worker}", b"zipped text")
+
+
+def unzipped(path, content):
+    """PyPy writes out what is buffered at its end, and finishes no archive."""
+    return not CPYTHON or gzip.decompress(path.read_bytes()) == content
 
 
 def ready(script):

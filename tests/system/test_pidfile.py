@@ -17,6 +17,7 @@ import pytest
 from fcgi_procmanager.errors import PidFileError
 from fcgi_procmanager.system import pidfile
 from fcgi_procmanager.system.pidfile import Claim, PidFile, UnusablePidFile, claim, holder, read_pid
+from harness.process import wait_dead
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells who has a lock")
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="changes users, which takes root")
@@ -221,7 +222,7 @@ def test_zombie_is_dead(path: str) -> None:
     pid = os.fork()
     if pid == 0:
         os._exit(0)
-    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    wait_dead(pid)
     Path(path).write_text(f"{pid}\n")
     assert holder(path) is None
     file = PidFile(path)

@@ -15,6 +15,7 @@ import pytest
 
 from fcgi_procmanager.system import sdnotify
 from fcgi_procmanager.system.proctitle import set_title
+from harness.interpreter import cpython_only
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="a matter of Linux")
 
@@ -145,6 +146,7 @@ def run_python(code: str) -> tuple[str, str]:
 
 
 @linux
+@cpython_only("setproctitle does nothing there")
 def test_title() -> None:
     assert run_python(SHOW_TITLE) == ("a title of ours\n", "")
 

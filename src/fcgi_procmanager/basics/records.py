@@ -7,11 +7,10 @@ Runs in every process. What a line holds may be anybody's: in a form with one li
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from . import levels
+from . import levels, localtime
 
 PLAIN, JSON, BARE = "plain", "json", "bare"
 FORMATS = (PLAIN, JSON, BARE)
@@ -102,6 +101,5 @@ def form(line: Line, name: str, pool: str) -> bytes:
 
 def moment(at: float) -> str:
     """Local time with milliseconds and its distance from UTC, as ISO 8601 has it."""
-    parts = time.localtime(at)
-    zone = time.strftime("%z", parts)
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', parts)}.{int(at % 1 * 1000):03d}{zone[:3]}:{zone[3:]}"
+    second, zone = localtime.written("%Y-%m-%dT%H:%M:%S %z", at).split()
+    return f"{second}.{int(at % 1 * 1000):03d}{zone[:3]}:{zone[3:]}"

@@ -77,13 +77,11 @@ class Reaper:
     def _look_for_lost(self) -> None:
         """A child has ended and there is none to reap: if it was one of ours, somebody else reaped it (a thread of the
         application that waits for any child), and nobody will ever tell us which."""
-        if not self.child_ended or not hasattr(os, "waitid"):
+        if not self.child_ended:
             return
         self.child_ended = False
         for child in self.registry.everybody:
-            try:
-                os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
+            if _is_lost(child.pid):
                 self.gone(child.pid, Exit(None))
 
     # -- asking to leave ----------------------------------------------------------------------------------------------
@@ -151,6 +149,18 @@ class Reaper:
         if name == "KILL":
             child.on(WorkerEvent.KILL)
             self.killed += child.kind == WORKER
+
+
+def _is_lost(pid: int) -> bool:
+    """Whether somebody else has reaped this child."""
+    try:
+        if hasattr(os, "waitid"):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        else:  # whoever has its number by now is taken for it
+            os.kill(pid, 0)
+    except (ChildProcessError, ProcessLookupError, PermissionError):
+        return True
+    return False
 
 
 def _collect(pid: int) -> Exit:

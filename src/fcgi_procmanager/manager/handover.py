@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 from ..basics.clock import FOREVER
 from ..children.registry import Child
 from ..sockets.addresses import parse_address
+from ..sockets.existing import existing
 from ..sockets.listener import Listener
 from ..sockets.socketfiles import BoundFile
 from ..system.pidfile import PidFile
@@ -107,7 +107,7 @@ def describe(listener: Listener) -> dict[str, Any]:
 
 def listener(left: dict[str, Any]) -> Listener:
     """One that was described so."""
-    sock = socket.socket(fileno=left["fd"])
+    sock = existing(left["fd"])
     sock.setblocking(False)
     bound = left["bound"]
     if bound is not None:

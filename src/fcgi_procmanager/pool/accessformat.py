@@ -11,6 +11,7 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
+from ..basics import localtime
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
@@ -315,9 +316,7 @@ class _Stamp:
         kept, text = self._kept
         if kept != second:
             # A %n in it is a line end.
-            text = "".join(
-                one if one.isprintable() else " " for one in time.strftime(self._pattern, time.localtime(second))
-            )
+            text = "".join(one if one.isprintable() else " " for one in localtime.written(self._pattern, second))
             self._kept = second, text
         return text
 

@@ -9,9 +9,10 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from ..system.stdio import null_on_zero
+from .existing import existing
 
 __all__ = ["close_accepted", "close_copies"]
 
@@ -32,7 +33,7 @@ def close_copies(sockets: Iterable[socket.socket]) -> None:
 def close_accepted(sockets: Iterable[socket.socket]) -> None:
     """In such a child, before its listeners are closed: end the connections that another thread was just accepting or closing,
     which no object knows. Where the system does not list descriptors, these end with the child."""
-    with contextlib.suppress(OSError), _no_default_timeout():
+    with contextlib.suppress(OSError):
         listeners = [sock.getsockname() for sock in sockets if sock.fileno() >= 0]
         if not listeners:  # another loop of this process has done it
             return
@@ -43,24 +44,13 @@ def close_accepted(sockets: Iterable[socket.socket]) -> None:
 
 
 def _close_if_accepted(descriptor: int, listeners: list[object]) -> None:
-    sock = socket.socket(fileno=descriptor)
+    sock = existing(descriptor)
     try:
         listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         if not listens and any(_is_of(sock.getsockname(), name) for name in listeners):
             sock.close()
     finally:
         sock.detach()
-
-
-@contextlib.contextmanager
-def _no_default_timeout() -> Iterator[None]:
-    """A default timeout would make every socket non-blocking that is looked at, for the parent too."""
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(None)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(timeout)
 
 
 def _is_of(name: object, listener: object) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from ..errors import ListenError
 from . import serverports
 from .addresses import Address
+from .existing import existing
 from .listener import Listener
 
 SYSTEMD_FIRST = 3  # SD_LISTEN_FDS_START
@@ -21,7 +22,7 @@ SYSTEMD_FIRST = 3  # SD_LISTEN_FDS_START
 def inherit(number: int) -> Listener:
     """The listening stream socket that descriptor `number` already is; its file, if any, stays its maker's."""
     try:
-        sock = socket.socket(fileno=number)
+        sock = existing(number)
     except (OSError, ValueError, OverflowError):
         raise _not_listening(number) from None
     if not _is_listening(sock):
@@ -90,7 +91,7 @@ def _take_systemd_variables() -> tuple[range, list[str]]:
 def _own_address(number: int) -> Listener:
     """A socket that somebody may listen on, whatever for."""
     try:
-        sock = socket.socket(fileno=number)
+        sock = existing(number)
     except (OSError, ValueError, OverflowError):
         raise _not_listening(number) from None
     if not _is_listening(sock) and sock.type != socket.SOCK_DGRAM:

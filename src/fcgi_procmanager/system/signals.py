@@ -38,6 +38,11 @@ from .atfork import AtFork
 _raw: Any = sys.modules.get("_signal", signal)
 _getsignal, _signal = _raw.getsignal, _raw.signal
 
+try:  # PyPy: right after a fork in a thread, the child may set no handler unless it asks.
+    from __pypy__.thread import signals_enabled  # type: ignore[import-not-found]
+except ImportError:
+    signals_enabled = contextlib.nullcontext()
+
 Names = Iterable[str]
 
 MANAGER_SIGNALS = ("TERM", "INT", "QUIT", "HUP", "TTIN", "TTOU", "USR2", "CHLD")
@@ -241,7 +246,8 @@ class Signals:
         if self.open:
             self._noted.clear()
             self._found_mask = None  # that is the parent's as well; signals are held just now
-            self._restore_all()
+            with signals_enabled:
+                self._restore_all()
 
     def _restore_all(self) -> None:
         for signum, found in self._found.items():

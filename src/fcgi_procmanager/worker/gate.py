@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ..system.signals import Signals
     from .leaving import Leaving
 
-_EXCLUSIVE: int = getattr(select, "EPOLLEXCLUSIVE", 0)
+# PyPy has no name for it; a kernel before 4.5 takes no notice.
+_EXCLUSIVE: int = getattr(select, "EPOLLEXCLUSIVE", 1 << 28 if hasattr(select, "epoll") else 0)
 
 
 class Gate:
