@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import sys
 import time
 from collections.abc import Mapping
@@ -20,7 +21,9 @@ from .records import BARE, EXCEPTION, JOURNAL, PLAIN, Line
 NAME = "fcgi_procmanager"  # of our logger
 
 _PATIENCE = 100  # milliseconds
+_WIDEST = 10  # bytes of a character, where it is written as an escape
 _stalled = False  # the last line found no room
+_is_torn = False  # of the last record only the first part was written
 
 _sink: Callable[[Line], object] | None = None
 _form = ""  # one of records.FORMATS, or JOURNAL; "" until one is chosen: bare
@@ -122,13 +125,40 @@ def _writes_words_only(exact: bool) -> bool:
 
 
 def write_plainly(line: str) -> None:
-    """To standard error, whatever the application configured."""
+    """To standard error, whatever the application configured. What nobody takes is left out, of a long record the rest."""
+    global _is_torn
+    text, _is_torn = ("\n" if _is_torn else "") + line + "\n", False
+    written = 0
     try:
-        if _has_room(sys.stderr):
-            sys.stderr.write(line + "\n")
+        for piece in _pieces(sys.stderr, text):
+            if not _has_room(sys.stderr):
+                break
+            sys.stderr.write(piece)
             sys.stderr.flush()
+            written += len(piece)
+        _is_torn = 0 < written < len(text)
     except (AttributeError, OSError, ValueError):
         pass  # None, closed, or a pipe without a reader
+
+
+def _pieces(stream: Any, text: str) -> list[str]:
+    """A pipe that has room at all takes so much without waiting. Whole where it is short or for a file: others write to it as well."""
+    if len(text) * _WIDEST <= select.PIPE_BUF or len(_as_ascii(text)) <= select.PIPE_BUF or _is_file(stream):
+        return [text]
+    size = select.PIPE_BUF // (1 if text.isascii() else _WIDEST)
+    return [text[at : at + size] for at in range(0, len(text), size)]
+
+
+def _as_ascii(text: str) -> bytes:
+    """No encoding is longer."""
+    return text.encode("ascii", "backslashreplace")
+
+
+def _is_file(stream: Any) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (AttributeError, OSError, ValueError):
+        return True  # not one of the system
 
 
 def _has_room(stream: Any) -> bool:

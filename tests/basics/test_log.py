@@ -1,0 +1,66 @@
+"""One line of the log at a time, to standard error or through `logging`."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import pytest
+
+from harness.process import Script
+
+Run = Callable[..., Script]
+
+FULL = """
+import os, signal, sys
+from fcgi_procmanager.basics import log
+
+read, write = os.pipe()
+found = os.dup(2)
+os.dup2(write, 2)
+
+def fill(room):
+    os.set_blocking(2, False)
+    try:
+        while True: os.write(2, b"x" * 4096)
+    except BlockingIOError: pass
+    os.set_blocking(2, True)
+    while room: room -= len(os.read(read, room))
+
+def rest():
+    os.set_blocking(read, False)
+    data = b""
+    try:
+        while True: data += os.read(read, 1 << 16)
+    except BlockingIOError: return data.lstrip(b"x")
+
+signal.alarm(60)  # who waits for ever ends by it
+"""
+
+
+@pytest.mark.parametrize("letter", ["y", "\u00e9", "\U0001f600", "\udcff"])
+def test_a_long_record_waits_for_nobody(run_script: Run, letter: str) -> None:
+    script = run_script(f"""
+        {FULL.replace(chr(10), chr(10) + " " * 8)}
+        fill(8192)
+        log.write({letter!a} * 20000)
+        assert 0 < len(rest()) <= 8192
+        log.write("next")
+        assert rest() == b"\\nnext\\n"
+        log.write({letter!a} * 3000)
+        assert rest().decode().count("\\n") == 1
+        print("done", flush=True)
+    """)
+    assert script.line() == "done"
+    assert script.wait() == 0
+
+
+@pytest.mark.parametrize("letter", ["y", "\u00e9"])
+def test_a_long_record_is_whole_where_there_is_room(run_script: Run, letter: str) -> None:
+    script = run_script(f"""
+        {FULL.replace(chr(10), chr(10) + " " * 8)}
+        log.write({letter!a} * 20000)
+        assert rest().decode() == {letter!a} * 20000 + "\\n"
+        print("done", flush=True)
+    """)
+    assert script.line() == "done"
+    assert script.wait() == 0
