@@ -64,3 +64,20 @@ def test_a_long_record_is_whole_where_there_is_room(run_script: Run, letter: str
     """)
     assert script.line() == "done"
     assert script.wait() == 0
+
+
+def test_a_level_of_the_root_logger_counts_whenever_it_is_set(run_script: Run) -> None:
+    script = run_script("""
+        import logging
+        logging.basicConfig(level=logging.WARNING, format="root %(message)s")
+        from fcgi_procmanager.basics import log
+        log.write("one")
+        logging.getLogger().setLevel(logging.INFO)
+        log.write("two")
+        logging.disable(logging.INFO)
+        log.write("three")
+        logging.disable(logging.NOTSET)
+        log.write("four")
+    """)
+    assert script.wait() == 0
+    assert script.log().splitlines() == ["root two", "root four"]

@@ -30,7 +30,6 @@ _form = ""  # one of records.FORMATS, or JOURNAL; "" until one is chosen: bare
 _is_asked_for = False  # somebody has asked for this form
 _pool = ""
 _least = 0  # the number of the level below which our own lines are left out; 0 until one is chosen: that of INFO
-_unlisted: Any = None  # a logger of our name that `logging` does not know
 
 
 # -- what somebody chooses -----------------------------------------------------------------------------------------------
@@ -260,11 +259,10 @@ def _configured_root() -> Any:
 
 
 def _below(root: Any) -> Any:
-    global _unlisted
-    if _unlisted is None:
-        _unlisted = sys.modules["logging"].Logger(NAME)
-    _unlisted.parent = root
-    return _unlisted
+    """Each time a new one: nobody tells a logger that is in no list to forget the levels that it remembers."""
+    logger = sys.modules["logging"].Logger(NAME)
+    logger.parent = root
+    return logger
 
 
 def _is_shown(number: int) -> bool:
