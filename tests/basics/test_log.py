@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Callable
 
 import pytest
@@ -81,3 +82,36 @@ def test_a_level_of_the_root_logger_counts_whenever_it_is_set(run_script: Run) -
     """)
     assert script.wait() == 0
     assert script.log().splitlines() == ["root two", "root four"]
+
+
+ROOT = "import logging; logging.basicConfig(format='root %(levelname)s %(message)s')"
+
+
+def test_the_root_logger_is_nothing_to_a_daemon(run_script: Run) -> None:
+    script = run_script(f"""
+        {ROOT}
+        from fcgi_procmanager import Daemon
+        class Clock(Daemon):
+            def daemon_run(self):
+                self.notify("hello")
+                raise ValueError("no")
+        Clock(no_fork=True, no_pid_file=True).run()
+    """)
+    assert script.wait() == 255
+    first, second, *_, last = script.log().splitlines()
+    assert re.fullmatch(r"Clock: \w+ \(pid \d+\): hello", first)
+    assert second == "Traceback (most recent call last):"
+    assert re.fullmatch(r"Clock: \w+ \(pid \d+\): Shutting down: ValueError: no", last)
+
+
+def test_the_root_logger_is_nothing_to_a_superdaemon(run_script: Run, sock_path: str) -> None:
+    script = run_script(f"""
+        {ROOT}
+        from fcgi_procmanager.starter import start_server
+        start_server(exec=["sleep", "600"], path={sock_path!r}, interval=0.1)
+    """)
+    script.wait_log(r"^start_server \(pid:\d+\) starting now\.\.\.$")
+    script.wait_log(r"^starting new worker \d+$")
+    script.stop()
+    assert script.log().splitlines()[-1] == "exiting"
+    assert "root" not in script.log()

@@ -88,11 +88,11 @@ def write_exception(text: str, error: BaseException, exact: bool = False, **more
     _write(records.own(time.time(), text, os.getpid(), levels.ERROR, more), exact, error)
 
 
-def write_traceback(error: BaseException) -> None:
+def write_traceback(error: BaseException, exact: bool = False) -> None:
     """Of code of the application, where the line that says so comes later."""
     more = {EXCEPTION: _traceback(error)}
-    text = "" if _sink is None and _form in ("", BARE) and _logger(False) is None else story(error)
-    _write(Line(time.time(), levels.ERROR, "", os.getpid(), "log", text, more), error=error)
+    text = "" if _sink is None and _is_bare(exact) and _logger(exact) is None else story(error)
+    _write(Line(time.time(), levels.ERROR, "", os.getpid(), "log", text, more), exact, error)
 
 
 def shows(level: str) -> bool:
@@ -112,15 +112,18 @@ def _write(line: Line, exact: bool = False, error: BaseException | None = None) 
     elif _sink is not None:
         _sink(line)
     else:
-        name = _form if _form and (_is_asked_for or not exact) else BARE
+        name = BARE if _is_bare(exact) else _form
         write_plainly(records.form(line, name, _pool).decode().removesuffix("\n"))
 
 
 def _writes_words_only(exact: bool) -> bool:
     """Nobody asks for the level: a line of DEBUG is not even made then."""
-    is_bare = _form in ("", BARE) or (exact and not _is_asked_for)
     is_chosen = _sink is not None or _least > NUMBERS[INFO] or configured_logger() is not None
-    return is_bare and not is_chosen and _logger(exact) is None
+    return _is_bare(exact) and not is_chosen and _logger(exact) is None
+
+
+def _is_bare(exact: bool) -> bool:
+    return _form in ("", BARE) or (exact and not _is_asked_for)
 
 
 def write_plainly(line: str) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from typing import Callable
 
 from ..basics import log
 from ..basics.clock import FOREVER, monotonic
@@ -35,8 +36,9 @@ class LogFile(Part):
 
     kind = "logger"
 
-    def __init__(self, target: str | None, registry: Registry) -> None:
+    def __init__(self, target: str | None, registry: Registry, notify: Callable[[str], object] = log.write) -> None:
         self._target = target
+        self._notify = notify
         self._command = target.lstrip()[1:].strip() if target is not None and target.lstrip().startswith("|") else None
         self._loggers = registry.of(self.kind)
         self._logger: Child | None = None
@@ -63,7 +65,7 @@ class LogFile(Part):
             try:
                 self._reopen()
             except ConfigError as error:
-                log.write(str(error))
+                self._notify(str(error))
 
     def give_to(self, uid: int, gid: int) -> None:
         """To the user who is to open it anew. -1: as it is."""
@@ -116,7 +118,7 @@ class LogFile(Part):
         if now - child.spawned_at >= _YOUNG:
             self._failures = 0
         self._failed(now)
-        log.write(f"logger {child.pid} died, status:{exit.raw}, restarting")
+        self._notify(f"logger {child.pid} died, status:{exit.raw}, restarting")
 
     def _failed(self, now: float) -> None:
         self._failures += 1
@@ -134,7 +136,7 @@ class LogFile(Part):
             self._logger = launch.start(program, self._loggers)
         except OSError as error:
             self._failed(monotonic())
-            log.write(f"failed to start the logger:{error.strerror}")
+            self._notify(f"failed to start the logger:{error.strerror}")
 
     def _drain(self) -> None:
         with contextlib.suppress(OSError):
