@@ -82,10 +82,10 @@ def write(text: str, level: str | None = None, *, exact: bool = False) -> None:
     _write(records.own(time.time(), text, os.getpid(), level), exact)
 
 
-def write_exception(text: str, error: BaseException, exact: bool = False, **more: str) -> None:
+def write_exception(text: str, error: BaseException, **more: str) -> None:
     """A line, and the traceback that belongs to it, as one record. more: what a program wants to know of it."""
     more[EXCEPTION] = _traceback(error)
-    _write(records.own(time.time(), text, os.getpid(), levels.ERROR, more), exact, error)
+    _write(records.own(time.time(), text, os.getpid(), levels.ERROR, more), error=error)
 
 
 def write_traceback(error: BaseException, exact: bool = False) -> None:

@@ -21,9 +21,12 @@ def write_traceback(manager: ProcManager, params: Mapping[str, str] | None = Non
     assert error is not None
     where = {} if params is None else _place(params)
     try:
+        if not manager._says_more:
+            log.write_traceback(error, exact=True)
+            return
         what = " ".join(filter(None, where.values())) or "a worker"
         line = f"{manager.log_name}: {manager.role} (pid {os.getpid()}): exception in {what}: {log.story(error)}"
-        log.write_exception(line, error, not manager._says_more, **where)
+        log.write_exception(line, error, **where)
     except Exception:
         pass  # full, closed, or an object of the application
 
