@@ -7,6 +7,7 @@ from typing import Callable
 
 import pytest
 
+from fcgi_procmanager.basics import log
 from harness.process import Script
 
 Run = Callable[..., Script]
@@ -82,6 +83,13 @@ def test_a_level_of_the_root_logger_counts_whenever_it_is_set(run_script: Run) -
     """)
     assert script.wait() == 0
     assert script.log().splitlines() == ["root two", "root four"]
+
+
+def test_a_traceback_has_no_command_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "a\x9b31m\x1b[0m\x85b\u2028\u2029\x7f\r"
+    log.write_traceback(ValueError(text + "\u00e9\tc\nd"), exact=True)
+    shown = capsys.readouterr().err
+    assert shown == r"ValueError: a\x9b31m\x1b[0m\x85b\u2028\u2029\x7f\r" + "\u00e9\tc\nd\n"
 
 
 ROOT = "import logging; logging.basicConfig(format='root %(levelname)s %(message)s')"

@@ -22,6 +22,8 @@ NAME = "fcgi_procmanager"  # of our logger
 
 _PATIENCE = 100  # milliseconds
 _WIDEST = 10  # bytes of a character, where it is written as an escape
+# To a terminal, and what some take for the end of a line.
+_COMMANDS = frozenset(map(chr, (*range(32), *range(127, 160), 0x2028, 0x2029))) - {"\n", "\t"}
 _stalled = False  # the last line found no room
 _is_torn = False  # of the last record only the first part was written
 
@@ -180,7 +182,7 @@ def _traceback(error: BaseException) -> str:
 
     whole = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip("\n")
     # What the exception quotes may be a peer's, and a terminal would obey it.
-    return "".join(one if (one >= " " and one != "\x7f") or one in "\n\t" else f"\\x{ord(one):02x}" for one in whole)
+    return "".join(ascii(one)[1:-1] if one in _COMMANDS else one for one in whole)
 
 
 def story(error: BaseException) -> str:
