@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import Callable
 
@@ -90,6 +91,15 @@ def test_a_traceback_has_no_command_to_a_terminal(capsys: pytest.CaptureFixture[
     log.write_traceback(ValueError(text + "\u00e9\tc\nd"), exact=True)
     shown = capsys.readouterr().err
     assert shown == r"ValueError: a\x9b31m\x1b[0m\x85b\u2028\u2029\x7f\r" + "\u00e9\tc\nd\n"
+
+
+def test_a_handler_of_our_own_gets_all_that_an_application_writes() -> None:
+    logger = logging.Logger("fcgi_procmanager")
+    logger.addHandler(logging.NullHandler())
+    assert not log.is_wanted(logger, logging.DEBUG)
+    assert log.is_wanted(logger, logging.DEBUG, ours=False)
+    logger.setLevel(logging.INFO)
+    assert not log.is_wanted(logger, logging.DEBUG, ours=False)
 
 
 ROOT = "import logging; logging.basicConfig(format='root %(levelname)s %(message)s')"

@@ -279,10 +279,11 @@ def _is_shown(number: int) -> bool:
 
 def is_wanted(logger: Any, number: int, ours: bool = True) -> bool:
     """Our own logger's level, if it has one; else the one that was chosen; else, if it has a handler of its own, INFO, since the
-    WARNING of the root logger was not meant for it; else what `logging` says. ours: not a line that an application has written."""
+    WARNING of the root logger was not meant for it; else what `logging` says. ours: not a line that an application has written, of
+    which such a handler gets all."""
     least = _least if ours else 0
     if number < least:
         return False
     if logger.level or not (least or logger.handlers):
         return bool(logger.isEnabledFor(number))
-    return bool(number >= (least or NUMBERS[INFO]) and number > logger.manager.disable)
+    return bool(number >= (least or (NUMBERS[INFO] if ours else 0)) and number > logger.manager.disable)
