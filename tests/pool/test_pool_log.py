@@ -117,3 +117,18 @@ def test_the_demo_says_less(run_script: Run, sock_path: str) -> None:
     assert fetch(sock_path, "/plain").status == 200
     assert script.stop() == 0
     assert script.log() == ""
+
+
+def test_what_is_kept_back_at_the_start_has_the_time_at_which_it_was_said(
+    run_script: Run, sock_path: str, tmp_path: Path
+) -> None:
+    slow = "import time; until = time.monotonic() + 1\nwhile time.monotonic() < until: time.sleep(0.01)\n"
+    (tmp_path / "shop.py").write_text(slow + "def app(environ, start_response):\n    return []\n")
+    command = [sys.executable, "-m", "fcgi_procmanager", "serve", "shop:app", "--listen", sock_path, "-n", "1"]
+    script = run_script([*command, "--log-format", "json"], cwd=tmp_path)
+    wait_until(lambda: script.log().count("initialized") == 2, 60)
+    assert script.stop() == 0
+    lines = [json.loads(line) for line in script.log().splitlines()]
+    (started,) = [one["time"] for one in lines if one["message"].endswith(" started")]
+    (ready,) = [one["time"] for one in lines if one["message"] == "initialized" and one["process"] == "server"]
+    assert started < ready

@@ -76,12 +76,13 @@ def _journal_reads() -> bool:
 # -- writing -------------------------------------------------------------------------------------------------------------
 
 
-def write(text: str, level: str | None = None, *, exact: bool = False) -> None:
-    """level: None for what the words say. exact: nothing may stand before these words, and only our own logger may have them."""
+def write(text: str, level: str | None = None, *, exact: bool = False, at: float | None = None) -> None:
+    """level: None for what the words say. exact: nothing may stand before these words, and only our own logger may have them. at: when
+    it was said (seconds since the epoch); None for now."""
     if _writes_words_only(exact):
         write_plainly(text)
         return
-    _write(records.own(time.time(), text, os.getpid(), level), exact)
+    _write(records.own(time.time() if at is None else at, text, os.getpid(), level), exact)
 
 
 def write_exception(text: str, error: BaseException, **more: str) -> None:
@@ -228,6 +229,7 @@ def hand_over(logger: Any, line: Line, more: Mapping[str, str], error: BaseExcep
     try:
         number = NUMBERS[line.level]
         record = logger.makeRecord(logger.name, number, "(unknown file)", 0, "%s", (text,), None, None, extra)
+        record.created, record.msecs = line.at, float(int(line.at % 1 * 1000))
         record.exc_text = line.more.get(EXCEPTION)
         if error is not None:
             record.exc_info = (type(error), error, error.__traceback__)
