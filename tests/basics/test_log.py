@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from pathlib import Path
 from typing import Callable
 
 import pytest
@@ -133,3 +134,26 @@ def test_the_root_logger_is_nothing_to_a_superdaemon(run_script: Run, sock_path:
     script.stop()
     assert script.log().splitlines()[-1] == "exiting"
     assert "root" not in script.log()
+
+
+def test_a_worker_says_nothing_of_a_log_file_in_a_handler(run_script: Run, tmp_path: Path) -> None:
+    script = run_script(
+        """
+        import os
+        from fcgi_procmanager.children.registry import Registry
+        from fcgi_procmanager.events.logfile import LogFile
+        os.mkdir("gone")
+        said = []
+        file = LogFile(os.path.abspath("gone/log"), Registry(), said.append)
+        file.open(detached=False)
+        os.rename("gone", "elsewhere")
+        pid = os.fork()
+        file.reopen()
+        if not pid:
+            os._exit(len(said))
+        assert len(said) == 1, said
+        assert os.waitpid(pid, 0)[1] == 0
+    """,
+        cwd=tmp_path,
+    )
+    assert script.wait() == 0

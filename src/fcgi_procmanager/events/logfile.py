@@ -43,6 +43,7 @@ class LogFile(Part):
         self._loggers = registry.of(self.kind)
         self._logger: Child | None = None
         self._write = self._read = -1
+        self._opener = 0  # the process that has opened it first
         self._found: tuple[int, ...] = ()  # the standard output and the standard error that were found
         self._failures = 0
 
@@ -52,6 +53,7 @@ class LogFile(Part):
             return
         if self._command == "":
             raise ConfigError("failed to open log file:|: there is no command behind the bar: give one, or a file")
+        self._opener = os.getpid()
         if detached:
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             self._found = (null, os.dup(null))
@@ -60,12 +62,14 @@ class LogFile(Part):
         self._reopen()
 
     def reopen(self) -> None:
-        """The file anew, or a new logger: who wrote to the former one goes on with that. Says what went wrong."""
+        """The file anew, or a new logger: who wrote to the former one goes on with that. Says what went wrong; a
+        worker does not: it may be in a handler, where nothing can be written, and its manager says it."""
         if self._target is not None:
             try:
                 self._reopen()
             except ConfigError as error:
-                self._notify(str(error))
+                if os.getpid() == self._opener:
+                    self._notify(str(error))
 
     def give_to(self, uid: int, gid: int) -> None:
         """To the user who is to open it anew. -1: as it is."""
