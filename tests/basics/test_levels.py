@@ -26,6 +26,9 @@ from fcgi_procmanager.basics.levels import CRITICAL, DEBUG, ERROR, INFO, WARNING
         ("no server ever became ready in 5 attempts", ERROR),
         ("dying: safe exit from signal TERM", INFO),
         ("exit at once from signal QUIT", WARNING),
+        ("/srv/failed/shop.py changed: reloading", INFO),
+        ("/srv/failed/shop.py changed: not reloading a pool that is about to end", INFO),
+        ("pool web: fork failed: Resource temporarily unavailable; next attempt in 1.0 s", WARNING),
     ],
 )
 def test_our_own_lines(message: str, level: str) -> None:

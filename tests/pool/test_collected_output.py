@@ -132,6 +132,25 @@ def test_every_line_is_whole_and_there(pool: Pool, format: str) -> None:
         assert numbers == [*range(count)] * (len(numbers) // count)
 
 
+LOOKS_LIKE_OURS = """
+LOOKS = ["a\\x1e" + "[" * 50_000, "b\\x1e1"], ["1" * 5000, "\u0661"]
+plain = app
+def app(environ, start_response):
+    for text in LOOKS[0]: print("FastCGI: x (pid 1):", text, file=sys.stderr)
+    for number in LOOKS[1]: print(f"FastCGI: x (pid {number}): a", file=sys.stderr)
+    return plain(environ, start_response)
+"""
+
+
+def test_what_only_looks_like_a_line_of_ours_ends_nobody(pool: Pool) -> None:
+    script = pool.start("1, log_format='json'", 1, LOOKS_LIKE_OURS)
+    pool.pid_of()
+    wait_until(lambda: len(said(script, pid=1)) == 2, 60)
+    wait_until(lambda: len(said(script, stream="stderr")) == 2, 60)
+    assert [one["message"] for one in said(script, pid=1)] == ["a\x1e" + "[" * 50_000, "b\x1e1"]
+    assert script.stop() == 0
+
+
 def test_what_a_worker_says_last_comes_before_its_end(pool: Pool) -> None:
     script = pool.start("2, log_format='json'", 2)
     for _ in range(20):

@@ -57,11 +57,13 @@ def test_what_the_kernel_has_counted_is_no_question(pool: Pool, tmp_path: Path) 
     events = tmp_path / "memory.events"
     events.write_text("oom_kill 7\n")
     more = f"from fcgi_procmanager.manager import half\nKills = half.MemoryKills\nhalf.MemoryKills = lambda: Kills({str(events)!r})"
-    script = pool.start("1", 1, more)
-    events.write_text("oom_kill 8\n")
-    (pid,) = script.workers()
-    kill(script, pid)
-    script.wait_log(rf"WARNING FastCGI: .*: server \(pid {pid}\) was killed for want of memory: .*memory\.events\)$")
+    script = pool.start("2", 2, more)
+    events.write_text("oom_kill 9\n")
+    for pid in script.workers():  # both in one event
+        kill(script, pid)
+        script.wait_log(
+            rf"WARNING FastCGI: .*: server \(pid {pid}\) was killed for want of memory: .*memory\.events\)$"
+        )
     assert "out of memory?" not in script.log()
     assert script.stop() == 0
 
@@ -115,3 +117,18 @@ def test_the_demo_says_less(run_script: Run, sock_path: str) -> None:
     assert fetch(sock_path, "/plain").status == 200
     assert script.stop() == 0
     assert script.log() == ""
+
+
+def test_what_is_kept_back_at_the_start_has_the_time_at_which_it_was_said(
+    run_script: Run, sock_path: str, tmp_path: Path
+) -> None:
+    slow = "import time; until = time.monotonic() + 1\nwhile time.monotonic() < until: time.sleep(0.01)\n"
+    (tmp_path / "shop.py").write_text(slow + "def app(environ, start_response):\n    return []\n")
+    command = [sys.executable, "-m", "fcgi_procmanager", "serve", "shop:app", "--listen", sock_path, "-n", "1"]
+    script = run_script([*command, "--log-format", "json"], cwd=tmp_path)
+    wait_until(lambda: script.log().count("initialized") == 2, 60)
+    assert script.stop() == 0
+    lines = [json.loads(line) for line in script.log().splitlines()]
+    (started,) = [one["time"] for one in lines if one["message"].endswith(" started")]
+    (ready,) = [one["time"] for one in lines if one["message"] == "initialized" and one["process"] == "server"]
+    assert started < ready

@@ -19,6 +19,7 @@ ROWS = re.findall(r"^\| `(.+?)` \| (DEBUG|INFO|WARNING|ERROR) \|", PAGE, re.MULT
 ANY = "\0"  # in a text of the source, what differs
 VALUES = {
     "CPU": "CPU",
+    "KILL": "KILL",
     "SECONDS": "0.5",
     "N": "3",
     "P": "7",
@@ -27,7 +28,26 @@ VALUES = {
     "PATH": "/failed",
     "URI": "/failed",
     "REQUEST": "GET /failed",
+    "ADDRESSES": "/srv/failed-jobs/app.sock, /srv/refused",
+    "COMMAND": "/srv/failed/python cannot refuse",
+    "FOLDER": "/srv/could not",
+    "REASON": "it cannot be and was refused",
 }
+OTHERS = [  # that no row of the page has, as they are said
+    ("watching FOLDER: a change of a Python file reloads", levels.INFO),
+    ("serving FOLDER", levels.INFO),
+    ("removing existing socket file:FOLDER", levels.INFO),
+    ("the supervisor is gone", levels.WARNING),
+    ("WHY Sending KILL to previous generation process", levels.WARNING),
+    ("worker P died unexpectedly with status:S, restarting", levels.WARNING),
+    ("logger P died, status:S, restarting", levels.WARNING),
+    ("fork of a standby: REASON; trying again in SECONDS s", levels.ERROR),
+    ("Couldn't fork: REASON; the next attempt is in SECONDS s", levels.ERROR),
+    ("no worker could be started in N attempts", levels.ERROR),
+    ("Could not write the PID file because: REASON", levels.ERROR),
+    ("open: FOLDER: REASON", levels.ERROR),
+    ("unlink: FOLDER: REASON", levels.ERROR),
+]
 
 
 def _text(node: ast.expr) -> str:
@@ -78,6 +98,12 @@ def test_the_table_is_read() -> None:
     assert len({line for line, _ in ROWS}) == len(ROWS)
     assert not is_said("server (pid P) has gone for a walk")
     assert is_said("dying: safe exit from signal SIGNAL")
+
+
+@pytest.mark.parametrize(("line", "level"), OTHERS)
+def test_others_have_their_level_whatever_they_quote(line: str, level: str) -> None:
+    assert is_said(line)
+    assert levels.of_own(example(line)) == level
 
 
 @pytest.mark.parametrize(("line", "level"), ROWS)

@@ -19,24 +19,33 @@ NUMBERS = {DEBUG: 10, INFO: 20, WARNING: 30, ERROR: 40, CRITICAL: 50}
 # come first: nothing that is quoted may make a line what it is not.
 _OWN = (
     (ERROR, r"^exception in "),
+    (INFO, r"^(listening on|watching|serving|executing the new code:|a request ended early:) |: (not )?reloading\b"),
+    (INFO, r"^removing existing socket file:"),
     (WARNING, r"\bdied in .* \(its request "),
     (WARNING, r"\bis killed: .* takes "),
     (WARNING, r"^slow request: "),
     (WARNING, r"\bhas ended \d+ servers"),
     (WARNING, r"\btook longer than .*\(request_timeout\)"),
-    (WARNING, r"^closed a connection|^refused a body"),
+    (
+        WARNING,
+        r"^closed a connection|^refused a body|^no control socket\b|^slow_log |^killed while stopping: |^pool .*; next attempt in ",
+    ),
     (DEBUG, r"\bis ready after [\d.]+ s$"),
     (ERROR, r"\breload failed: "),
     (INFO, r"\bexited with status 0$"),
     (WARNING, r"\bexited with status |\bwas killed\b"),
-    (ERROR, r"\bexception in |\bbecame ready\b|\bgiving up\b|\bcannot\b|\bcould not\b|\bfailed\b|\brefuse[sd]?\b"),
+    (ERROR, r"\bexception in |\bbecame ready\b|\bgiving up\b|\bcannot\b|\b[Cc]ould(n't| not)\b|\bcould be started\b"),
+    (ERROR, r"\bfailed\b|\brefuse[sd]?\b|^(accept|fork|fork of a standby|open|unlink): |\blines are lost$"),
+    (ERROR, r"\bservers crashed\b|\bhas a mistake\b|\bended at once\b|\bclosed descriptors of its worker$"),
     (
-        ERROR,
-        r"^accept: |^fork: |\blines are lost$|\bservers crashed\b|\bhas a mistake\b|\bended at once\b|\bclosed descriptors of its worker$",
+        WARNING,
+        r"\bkill(ed|ing)\b|\bSending KILL to previous\b|\bwait timeout$|\bexit at once\b|\bmanager has died$|^the supervisor is gone$",
     ),
-    (WARNING, r"\bkill(ed|ing)\b|\bwait timeout$|\bexit at once\b|\bmanager has died$|\bnext attempt in\b"),
     (WARNING, r"\bnot ready in\b|\bdie too fast\b|\bleft out\b|\bno more may be started\b|\bbut use a CPU\b"),
-    (WARNING, r"^no control socket\b|^slow_log |\bthe application called sys\.exit\b|\bchanges are not seen\b"),
+    (
+        WARNING,
+        r"\bthe application called sys\.exit\b|\bchanges are not seen\b|\bdied unexpectedly\b|^logger \d+ died\b",
+    ),
     (WARNING, r"^a reply (?:was cut|ends) |\bstarting it again$"),
 )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import select
+import stat
 import sys
 import time
 from collections.abc import Mapping
@@ -20,14 +21,17 @@ from .records import BARE, EXCEPTION, JOURNAL, PLAIN, Line
 NAME = "fcgi_procmanager"  # of our logger
 
 _PATIENCE = 100  # milliseconds
+_WIDEST = 10  # bytes of a character, where it is written as an escape
+# To a terminal, and what some take for the end of a line.
+_COMMANDS = frozenset(map(chr, (*range(32), *range(127, 160), 0x2028, 0x2029))) - {"\n", "\t"}
 _stalled = False  # the last line found no room
+_is_torn = False  # of the last record only the first part was written
 
 _sink: Callable[[Line], object] | None = None
 _form = ""  # one of records.FORMATS, or JOURNAL; "" until one is chosen: bare
 _is_asked_for = False  # somebody has asked for this form
 _pool = ""
 _least = 0  # the number of the level below which our own lines are left out; 0 until one is chosen: that of INFO
-_unlisted: Any = None  # a logger of our name that `logging` does not know
 
 
 # -- what somebody chooses -----------------------------------------------------------------------------------------------
@@ -72,25 +76,26 @@ def _journal_reads() -> bool:
 # -- writing -------------------------------------------------------------------------------------------------------------
 
 
-def write(text: str, level: str | None = None, *, exact: bool = False) -> None:
-    """level: None for what the words say. exact: nothing may stand before these words, and only our own logger may have them."""
+def write(text: str, level: str | None = None, *, exact: bool = False, at: float | None = None) -> None:
+    """level: None for what the words say. exact: nothing may stand before these words, and only our own logger may have them. at: when
+    it was said (seconds since the epoch); None for now."""
     if _writes_words_only(exact):
         write_plainly(text)
         return
-    _write(records.own(time.time(), text, os.getpid(), level), exact)
+    _write(records.own(time.time() if at is None else at, text, os.getpid(), level), exact)
 
 
-def write_exception(text: str, error: BaseException, exact: bool = False, **more: str) -> None:
+def write_exception(text: str, error: BaseException, **more: str) -> None:
     """A line, and the traceback that belongs to it, as one record. more: what a program wants to know of it."""
     more[EXCEPTION] = _traceback(error)
-    _write(records.own(time.time(), text, os.getpid(), levels.ERROR, more), exact, error)
+    _write(records.own(time.time(), text, os.getpid(), levels.ERROR, more), error=error)
 
 
-def write_traceback(error: BaseException) -> None:
+def write_traceback(error: BaseException, exact: bool = False) -> None:
     """Of code of the application, where the line that says so comes later."""
     more = {EXCEPTION: _traceback(error)}
-    text = "" if _sink is None and _form in ("", BARE) and _logger(False) is None else story(error)
-    _write(Line(time.time(), levels.ERROR, "", os.getpid(), "log", text, more), error=error)
+    text = "" if _sink is None and _is_bare(exact) and _logger(exact) is None else story(error)
+    _write(Line(time.time(), levels.ERROR, "", os.getpid(), "log", text, more), exact, error)
 
 
 def shows(level: str) -> bool:
@@ -110,25 +115,55 @@ def _write(line: Line, exact: bool = False, error: BaseException | None = None) 
     elif _sink is not None:
         _sink(line)
     else:
-        name = _form if _form and (_is_asked_for or not exact) else BARE
+        name = BARE if _is_bare(exact) else _form
         write_plainly(records.form(line, name, _pool).decode().removesuffix("\n"))
 
 
 def _writes_words_only(exact: bool) -> bool:
     """Nobody asks for the level: a line of DEBUG is not even made then."""
-    is_bare = _form in ("", BARE) or (exact and not _is_asked_for)
     is_chosen = _sink is not None or _least > NUMBERS[INFO] or configured_logger() is not None
-    return is_bare and not is_chosen and _logger(exact) is None
+    return _is_bare(exact) and not is_chosen and _logger(exact) is None
+
+
+def _is_bare(exact: bool) -> bool:
+    return _form in ("", BARE) or (exact and not _is_asked_for)
 
 
 def write_plainly(line: str) -> None:
-    """To standard error, whatever the application configured."""
+    """To standard error, whatever the application configured. What nobody takes is left out, of a long record the rest."""
+    global _is_torn
+    text, _is_torn = ("\n" if _is_torn else "") + line + "\n", False
+    written = 0
     try:
-        if _has_room(sys.stderr):
-            sys.stderr.write(line + "\n")
+        for piece in _pieces(sys.stderr, text):
+            if not _has_room(sys.stderr):
+                break
+            sys.stderr.write(piece)
             sys.stderr.flush()
+            written += len(piece)
+        _is_torn = 0 < written < len(text)
     except (AttributeError, OSError, ValueError):
         pass  # None, closed, or a pipe without a reader
+
+
+def _pieces(stream: Any, text: str) -> list[str]:
+    """A pipe that has room at all takes so much without waiting. Whole where it is short or for a file: others write to it as well."""
+    if len(text) * _WIDEST <= select.PIPE_BUF or len(_as_ascii(text)) <= select.PIPE_BUF or _is_file(stream):
+        return [text]
+    size = select.PIPE_BUF // (1 if text.isascii() else _WIDEST)
+    return [text[at : at + size] for at in range(0, len(text), size)]
+
+
+def _as_ascii(text: str) -> bytes:
+    """No encoding is longer."""
+    return text.encode("ascii", "backslashreplace")
+
+
+def _is_file(stream: Any) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except (AttributeError, OSError, ValueError):
+        return True  # not one of the system
 
 
 def _has_room(stream: Any) -> bool:
@@ -148,7 +183,7 @@ def _traceback(error: BaseException) -> str:
 
     whole = "".join(traceback.format_exception(type(error), error, error.__traceback__)).rstrip("\n")
     # What the exception quotes may be a peer's, and a terminal would obey it.
-    return "".join(one if (one >= " " and one != "\x7f") or one in "\n\t" else f"\\x{ord(one):02x}" for one in whole)
+    return "".join(ascii(one)[1:-1] if one in _COMMANDS else one for one in whole)
 
 
 def story(error: BaseException) -> str:
@@ -194,6 +229,7 @@ def hand_over(logger: Any, line: Line, more: Mapping[str, str], error: BaseExcep
     try:
         number = NUMBERS[line.level]
         record = logger.makeRecord(logger.name, number, "(unknown file)", 0, "%s", (text,), None, None, extra)
+        record.created, record.msecs = line.at, float(int(line.at % 1 * 1000))
         record.exc_text = line.more.get(EXCEPTION)
         if error is not None:
             record.exc_info = (type(error), error, error.__traceback__)
@@ -230,11 +266,10 @@ def _configured_root() -> Any:
 
 
 def _below(root: Any) -> Any:
-    global _unlisted
-    if _unlisted is None:
-        _unlisted = sys.modules["logging"].Logger(NAME)
-    _unlisted.parent = root
-    return _unlisted
+    """Each time a new one: nobody tells a logger that is in no list to forget the levels that it remembers."""
+    logger = sys.modules["logging"].Logger(NAME)
+    logger.parent = root
+    return logger
 
 
 def _is_shown(number: int) -> bool:
@@ -246,10 +281,11 @@ def _is_shown(number: int) -> bool:
 
 def is_wanted(logger: Any, number: int, ours: bool = True) -> bool:
     """Our own logger's level, if it has one; else the one that was chosen; else, if it has a handler of its own, INFO, since the
-    WARNING of the root logger was not meant for it; else what `logging` says. ours: not a line that an application has written."""
+    WARNING of the root logger was not meant for it; else what `logging` says. ours: not a line that an application has written, of
+    which such a handler gets all."""
     least = _least if ours else 0
     if number < least:
         return False
     if logger.level or not (least or logger.handlers):
         return bool(logger.isEnabledFor(number))
-    return bool(number >= (least or NUMBERS[INFO]) and number > logger.manager.disable)
+    return bool(number >= (least or (NUMBERS[INFO] if ours else 0)) and number > logger.manager.disable)

@@ -18,7 +18,7 @@ JOURNAL = "journal"  # plain, where systemd's journal reads: it has a time of it
 
 EXCEPTION = "exception"  # the key of a traceback
 
-_OWN = re.compile(r"FastCGI: (?P<process>.+?) \(pid (?P<pid>\d+)\): (?P<message>.*)", re.DOTALL)
+_OWN = re.compile(r"FastCGI: (?P<process>.+?) \(pid (?P<pid>[0-9]{1,10})\): (?P<message>.*)", re.DOTALL)
 _OTHER = re.compile(r"[^:\n]+: [^\n]+? \(pid \d+\): ")  # the same where a subclass has another word in front
 _NUMBERS = {
     levels.DEBUG: 7,

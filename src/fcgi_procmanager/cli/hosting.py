@@ -7,6 +7,7 @@ told to preload: what the manager has imported, a worker that is started by HUP 
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Callable
@@ -91,13 +92,13 @@ class Hosting(PoolPart):
         self._on_ready = on_ready
         self._is_outdated = is_outdated
         self._half: ManagerHalf | None = None
-        self._kept: list[str] | None = []
+        self._kept: list[tuple[float, str | None, str]] | None = []  # when, how serious, and what was said
         self.next_at: float = monotonic() + _PATIENCE
 
     @property
     def refusal(self) -> str | None:
         """Why no worker could be prepared, if that is all that there is to say."""
-        return self._kept[-1] if self._kept else None
+        return self._kept[-1][-1] if self._kept else None
 
     @property
     def needs_new_manager(self) -> bool:  # type: ignore[override]
@@ -128,7 +129,7 @@ class Hosting(PoolPart):
     def keeps_back(self, message: str) -> bool:
         if self._kept is None:
             return False
-        self._kept.append(message)
+        self._kept.append((time.time(), self._manager._level, message))
         return True
 
     def last_line(self, status: int) -> None:
@@ -137,8 +138,8 @@ class Hosting(PoolPart):
 
     def _tell_kept(self) -> None:
         kept, self._kept, self.next_at = self._kept or (), None, FOREVER
-        for message in kept:
-            self._manager.notify(message)
+        for at, level, message in kept:
+            self._manager._notify_as(message, level, at)
 
     def prepare_worker(self) -> None:
         self._application.load()

@@ -158,7 +158,7 @@ class Daemon:
         """Either: one line, to standard error, which in the background leads nowhere, or through `logging` when the application
         configured the logger `fcgi_procmanager`. Overridable."""
         if not self.no_warn:
-            log.write(f"{self._name}: {self._role} (pid {os.getpid()}): {message}")
+            log.write(f"{self._name}: {self._role} (pid {os.getpid()}): {message}", exact=True)
 
     # -- hooks --------------------------------------------------------------------------------------------------------
 
@@ -286,7 +286,7 @@ class Daemon:
 
     def _crashed(self, error: Exception) -> None:
         if not self.no_warn:
-            log.write_traceback(error)
+            log.write_traceback(error, exact=True)
         self.error(f"{type(error).__name__}: {error}")
 
     def _tell_started(self) -> None:

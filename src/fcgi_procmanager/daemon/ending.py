@@ -52,7 +52,7 @@ class Ending:
         try:
             found = self._hook()
         except Exception as error:
-            log.write_traceback(error)
+            log.write_traceback(error, exact=True)
             found = ERROR
         finally:
             self._stage = _Stage.OVER

@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from typing import Callable
 
 from ..basics import log
 from ..basics.clock import FOREVER, monotonic
@@ -35,12 +36,14 @@ class LogFile(Part):
 
     kind = "logger"
 
-    def __init__(self, target: str | None, registry: Registry) -> None:
+    def __init__(self, target: str | None, registry: Registry, notify: Callable[[str], object] = log.write) -> None:
         self._target = target
+        self._notify = notify
         self._command = target.lstrip()[1:].strip() if target is not None and target.lstrip().startswith("|") else None
         self._loggers = registry.of(self.kind)
         self._logger: Child | None = None
         self._write = self._read = -1
+        self._opener = 0  # the process that has opened it first
         self._found: tuple[int, ...] = ()  # the standard output and the standard error that were found
         self._failures = 0
 
@@ -50,6 +53,7 @@ class LogFile(Part):
             return
         if self._command == "":
             raise ConfigError("failed to open log file:|: there is no command behind the bar: give one, or a file")
+        self._opener = os.getpid()
         if detached:
             null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
             self._found = (null, os.dup(null))
@@ -58,12 +62,14 @@ class LogFile(Part):
         self._reopen()
 
     def reopen(self) -> None:
-        """The file anew, or a new logger: who wrote to the former one goes on with that. Says what went wrong."""
+        """The file anew, or a new logger: who wrote to the former one goes on with that. Says what went wrong; a
+        worker does not: it may be in a handler, where nothing can be written, and its manager says it."""
         if self._target is not None:
             try:
                 self._reopen()
             except ConfigError as error:
-                log.write(str(error))
+                if os.getpid() == self._opener:
+                    self._notify(str(error))
 
     def give_to(self, uid: int, gid: int) -> None:
         """To the user who is to open it anew. -1: as it is."""
@@ -116,7 +122,7 @@ class LogFile(Part):
         if now - child.spawned_at >= _YOUNG:
             self._failures = 0
         self._failed(now)
-        log.write(f"logger {child.pid} died, status:{exit.raw}, restarting")
+        self._notify(f"logger {child.pid} died, status:{exit.raw}, restarting")
 
     def _failed(self, now: float) -> None:
         self._failures += 1
@@ -134,7 +140,7 @@ class LogFile(Part):
             self._logger = launch.start(program, self._loggers)
         except OSError as error:
             self._failed(monotonic())
-            log.write(f"failed to start the logger:{error.strerror}")
+            self._notify(f"failed to start the logger:{error.strerror}")
 
     def _drain(self) -> None:
         with contextlib.suppress(OSError):

@@ -19,16 +19,22 @@ def write_traceback(manager: ProcManager, params: Mapping[str, str] | None = Non
     """params: of the request that was in hand."""
     error = sys.exc_info()[1]
     assert error is not None
-    where = {} if params is None else _place(params)
     try:
+        if not manager._says_more:
+            log.write_traceback(error, exact=True)
+            return
+        where = {} if params is None else _place(params)
         what = " ".join(filter(None, where.values())) or "a worker"
         line = f"{manager.log_name}: {manager.role} (pid {os.getpid()}): exception in {what}: {log.story(error)}"
-        log.write_exception(line, error, not manager._says_more, **where)
+        log.write_exception(line, error, **where)
     except Exception:
         pass  # full, closed, or an object of the application
 
 
 def _place(params: Mapping[str, str]) -> dict[str, str]:
     """What a client has written, without what it asked for behind the path, which may be a secret."""
-    path = params.get("REQUEST_URI") or params.get("SCRIPT_NAME", "") + params.get("PATH_INFO", "")
-    return {"method": printable(params.get("REQUEST_METHOD", "")), "path": printable(path.partition("?")[0])}
+    try:
+        path = params.get("REQUEST_URI") or params.get("SCRIPT_NAME", "") + params.get("PATH_INFO", "")
+        return {"method": printable(params.get("REQUEST_METHOD", "")), "path": printable(path.partition("?")[0])}
+    except (AttributeError, TypeError):
+        return {}  # the application has put something else there

@@ -384,7 +384,7 @@ class ManagerHalf:
     def _ask_for_memory(self, child: Child) -> None:
         """It was killed, and not by us."""
         who = f"{child.kind} (pid {child.pid})"
-        if self._memory_kills.more():
+        if self._memory_kills.take():
             self._manager.notify(
                 f"{who} was killed for want of memory: the kernel has counted it (oom_kill in memory.events)"
             )

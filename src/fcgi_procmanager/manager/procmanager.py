@@ -132,6 +132,7 @@ class ProcManager:
         self.listeners: list[Listener] = []
 
         self._level: str | None = None  # of the line that is just said, where its words do not tell
+        self._at: float | None = None  # when that was said, where it was kept back
         self._more = 0  # workers than somebody has set, by TTIN and TTOU
         self._signals = signals.Signals()
         self._parts: list[PoolPart] = []
@@ -290,15 +291,19 @@ class ProcManager:
         if self._half is not None and self._half.keeps_back(message):
             return
         line = f"{self.log_name}: {self.role} (pid {os.getpid()}): {message.rstrip()}"
-        log.write(line, self._level, exact=not self._says_more)
+        log.write(line, self._level, exact=not self._says_more, at=self._at)
 
     def _notify_error(self, message: str) -> None:
         """Either: the same of what is one, although its words are somebody else's and do not tell."""
-        self._level = ERROR
+        self._notify_as(message, ERROR)
+
+    def _notify_as(self, message: str, level: str | None, at: float | None = None) -> None:
+        """Either: the same with what is known of it. at: when it was said, see `log.write`."""
+        self._level, self._at = level, at
         try:
             self.notify(message)
         finally:
-            self._level = None
+            self._level = self._at = None
 
     def change_process_name(self) -> None:
         """Either: make `manager_process_name` or `process_name` the title of the process."""

@@ -288,7 +288,7 @@ class Workers(Part):
             return
         elif kind == READY:
             self.children.became_ready(pid, monotonic())
-            if log.shows(DEBUG):
+            if self._manager._says_more and log.shows(DEBUG):
                 self._manager.notify(f"{WORKER} (pid {pid}) is ready after {monotonic() - child.spawned_at:.2f} s")
             self._promoted.discard(pid)
             self._half.life.on(ManagerEvent.READY)

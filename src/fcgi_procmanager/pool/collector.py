@@ -238,7 +238,7 @@ def _taken_apart(text: str) -> tuple[str, dict[str, str]]:
         try:
             more = json.loads(rest)
             return words, {key: str(more[key]) for key in ("method", "path", EXCEPTION) if key in more}
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             pass
     return text, {}
 

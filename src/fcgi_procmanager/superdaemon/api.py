@@ -97,7 +97,7 @@ def _run_detached(superdaemon: Superdaemon, detached: Detached) -> int:
     try:
         status = superdaemon.run()
     except ProcManagerError as error:
-        log.write(str(error))
+        log.write(str(error), exact=True)
         detached.tell(exits.USAGE, str(error))
         return exits.USAGE
     detached.tell(exits.FAILED, superdaemon.last_failure or "it was stopped before its first generation was good")

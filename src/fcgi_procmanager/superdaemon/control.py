@@ -57,7 +57,7 @@ def stop_server(*, pid_file: Path = None) -> None:
     with found(os.fspath(checks.path("pid_file", pid_file) or ""), locked_only=True) as running:
         if running is None:
             raise ControlError(f"not running: no living process holds {os.fspath(pid_file)}")
-        log.write(f"stop_server (pid:{os.getpid()}) stopping now (pid:{running.pid})...")
+        log.write(f"stop_server (pid:{os.getpid()}) stopping now (pid:{running.pid})...", exact=True)
         _signal(running, signal.SIGTERM, "SIGTERM")
         while not running.ends_within(3600):
             pass

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import partial
 
 from ..basics import exits, log
 from ..basics.clock import monotonic
@@ -35,6 +36,8 @@ from .sockets import Sockets
 from .statusfile import StatusFile
 from .succession import GIVE_UP
 
+_say = partial(log.write, exact=True)
+
 
 class Superdaemon:
     """handed_over: sockets of systemd, and their names. detached: who waits for the first generation; None when nobody does."""
@@ -52,15 +55,15 @@ class Superdaemon:
         self._killed_before_stop = 0
         registry = Registry()
         self._workers = registry.of(WORKER)
-        self._sockets = Sockets(handed_over, log.write)
+        self._sockets = Sockets(handed_over, _say)
         self._pid_file = (
             PidFile(options.pid_file, "--pid-file", others_lock=True) if options.pid_file is not None else None
         )
-        self._status = StatusFile(options.status_file, log.write)
-        self._environment = Environment(options, os.environ, log.write)
+        self._status = StatusFile(options.status_file, _say)
+        self._environment = Environment(options, os.environ, _say)
         self._directory = options.directory if options.directory is not None else logical_directory()
-        self._log_file = LogFile(options.log_file, registry)
-        self._generations = Generations(options, registry, self._environment, self._status, self._program, log.write)
+        self._log_file = LogFile(options.log_file, registry, _say)
+        self._generations = Generations(options, registry, self._environment, self._status, self._program, _say)
         self._inbox = Inbox(self._signals, self._child_ended)
         self._readiness = Readiness(_Condition(self))
         # The generations come before readiness: it tells what has become of them in the same turn.
@@ -72,7 +75,7 @@ class Superdaemon:
         """Returns the exit status: 0 after a gentle stop, 1 when somebody had to be killed or, with somebody who waits, nothing
         could be started. Raises ConfigError, ListenError and PidFileError, with everything undone."""
         self._life.on(ManagerEvent.START)
-        log.write(f"start_server (pid:{os.getpid()}) starting now...")
+        _say(f"start_server (pid:{os.getpid()}) starting now...")
         try:
             self._open()
             self._generations.ask()
@@ -138,7 +141,7 @@ class Superdaemon:
         self._sockets.remove()
         self._status.remove()
         if self._stopping:
-            log.write("exiting")
+            _say("exiting")
         if self._pid_file is not None:
             self._pid_file.release()
         self._log_file.close()
@@ -162,12 +165,12 @@ class Superdaemon:
         # The original sends TERM for INT, whatever is configured for TERM.
         first = self._options.signal_on_term if name == "TERM" else "TERM"
         workers = self._begin_stop()
-        log.write(f"received {name}, sending {first} to all workers:{_listed(workers)}")
+        _say(f"received {name}, sending {first} to all workers:{_listed(workers)}")
         self._reaper.ask_to_leave(workers, self._options.die_timeout, first, repeated=False)
 
     def _on_quit(self, name: str) -> None:
         workers = self._begin_stop()
-        log.write(f"received {name}, killing all workers:{_listed(workers)}")
+        _say(f"received {name}, killing all workers:{_listed(workers)}")
         self._force()
 
     def _on_hup(self, name: str) -> None:
@@ -190,7 +193,7 @@ class Superdaemon:
         if not self._stop.insists(name, monotonic()):
             return
         if self._life.state is not ManagerState.KILLING:
-            log.write(f"received {name} while stopping, killing all workers:{_listed(self._workers.everybody)}")
+            _say(f"received {name} while stopping, killing all workers:{_listed(self._workers.everybody)}")
         self._force()
 
     def _force(self) -> None:
@@ -203,7 +206,7 @@ class Superdaemon:
         limit = self._options.die_timeout
         if limit and self._life.state is ManagerState.STOPPING and monotonic() >= self._stop.began + limit:
             self._life.on(ManagerEvent.FORCE)
-            log.write(f"killing workers that are still there after {limit:g} secs:{_listed(self._workers.everybody)}")
+            _say(f"killing workers that are still there after {limit:g} secs:{_listed(self._workers.everybody)}")
 
     @property
     def _killed_somebody(self) -> bool:
@@ -241,7 +244,7 @@ class Superdaemon:
             self._detached.tell(exits.OK)
             self._detached = None
         elif self._generations.succession.failures >= GIVE_UP:
-            log.write(f"no worker could be started in {GIVE_UP} attempts")
+            _say(f"no worker could be started in {GIVE_UP} attempts")
             self._given_up = True
             self._begin_stop()
             self._force()

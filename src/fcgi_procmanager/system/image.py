@@ -26,6 +26,12 @@ class Image:
     arguments: tuple[str, ...]
     directory: str | None
 
+    @property
+    def shown(self) -> str:
+        """The arguments as a log may have them: a value of --env may be a secret."""
+        before = ("", *self.arguments)
+        return " ".join(_without_secret(word, is_env=last == "--env") for last, word in zip(before, self.arguments))
+
     def execute(self, environment: Mapping[str, str], descriptors: Iterable[int]) -> NoReturn:
         """Become this program, with these descriptors. Raises OSError, with everything as it was."""
         here = os.open(".", os.O_RDONLY | os.O_CLOEXEC)
@@ -42,6 +48,12 @@ class Image:
             with contextlib.suppress(OSError):
                 os.fchdir(here)
             os.close(here)
+
+
+def _without_secret(word: str, is_env: bool) -> str:
+    option = "" if is_env or not word.startswith("--env=") else "--env="
+    name, is_given, _ = word[len(option) :].partition("=")
+    return f"{option}{name}=…" if is_given and (is_env or option) else word
 
 
 def logical_directory() -> str | None:

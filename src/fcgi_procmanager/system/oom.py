@@ -17,13 +17,13 @@ class MemoryKills:
         self._file = file if file is not None else _events_file()
         self._seen = self._read()
 
-    def more(self) -> int | None:
-        """How many since this was asked last; None where the system does not say."""
+    def take(self) -> bool:
+        """Whether there is one more, which is then used up: each is the end of one process."""
         count = self._read()
-        if count is None or self._seen is None:
-            return None
-        more, self._seen = max(0, count - self._seen), count
-        return more
+        if count is None or self._seen is None or count <= self._seen:
+            return False
+        self._seen += 1
+        return True
 
     def _read(self) -> int | None:
         try:
