@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import stat
 import sys
@@ -236,6 +237,18 @@ def test_a_variable_that_is_taken_out_of_the_file_is_gone_after_a_reload(
     assert script.stop() == 0
 
 
+def test_the_value_of_a_variable_is_in_no_log(command: Command, sock_path: str) -> None:
+    words = ("-e", "A=secret", "--env", "B=secret", "--env=C=secret", "-eD=secret=more", "--manager-process-name=m=1")
+    script = command("serve", "myapp", "--listen", sock_path, "-n", "1", *words)
+    script.wait_ready(1)
+    script.signal(signal.SIGUSR2)
+    (line,) = script.wait_log("executing the new code: .*")
+    assert line[0].endswith(" -e A=... --env B=... --env=C=... -eD=... --manager-process-name=m=1")
+    script.wait_ready(2)
+    assert script.stop() == 0
+    assert "secret" not in script.log()
+
+
 def test_umask_and_backlog_of_exec(command: Command, app: Path, sock_path: str) -> None:
     words = ("--listen", sock_path, "--umask", "027", "--env", "A=b", "-n", "1", "--backlog", "5")
     script = command("exec", *words, "--", "/bin/sh", "-c", 'echo "$A $(umask)"; exec sleep 600')
@@ -319,6 +332,7 @@ def test_names_that_are_wrong(command: Command, sock_path: str, spec: str, messa
         ("--env PYTHONPATH=x", "--env PYTHONPATH: it is read when Python starts: set the variable before the command"),
         ("--env FCGI_PROCMANAGER_PROCESSES=3", "it is for this command: give the option itself"),
         ("--env X", "--env 'X' is not understood: give NAME=VALUE"),
+        ("--env =secret", "--env '=...' is not understood: give NAME=VALUE"),
     ],
 )
 def test_an_option_without_an_effect_is_one_line(command: Command, line: str, message: str) -> None:

@@ -134,7 +134,8 @@ def variables(given: list[str]) -> dict[str, str]:
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals or "\0" in text:
-        raise ConfigError(f"--env {text!r} is not understood: give NAME=VALUE")
+        shown = f"{name}=..." if equals else name
+        raise ConfigError(f"--env {shown!r} is not understood: give NAME=VALUE")
     return name, value
 
 

@@ -162,7 +162,7 @@ class Renewal(Part):
             if self._half.inbox.called:
                 return
             self.due = False
-            self._manager.notify(f"executing the new code: {' '.join(IMAGE.arguments)}")
+            self._manager.notify(f"executing the new code: {IMAGE.shown}")
             self._execute(mask)
         except OSError as error:
             self._fail(f"{IMAGE.program} cannot be run: {error.strerror}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from . import commandline
 
 __all__ = ["IMAGE", "Image", "logical_directory"]
 
+_VALUE = re.compile(r"^(--env=[^=]*|(?!--)[^=]*)=.*", re.DOTALL)  # NAME=VALUE, behind -e or a word of its own
+
 
 @dataclass(frozen=True)
 class Image:
@@ -25,6 +28,11 @@ class Image:
     program: str
     arguments: tuple[str, ...]
     directory: str | None
+
+    @property
+    def shown(self) -> str:
+        """For a log: without the values of variables, which may be secrets."""
+        return " ".join(_VALUE.sub(r"\1=...", word) for word in self.arguments)
 
     def execute(self, environment: Mapping[str, str], descriptors: Iterable[int]) -> NoReturn:
         """Become this program, with these descriptors. Raises OSError, with everything as it was."""
