@@ -200,7 +200,7 @@ def test_a_manager_that_does_not_end_is_killed_with_all_that_it_has(place: Place
 
 def test_usr1_opens_the_logs_anew_and_harms_nobody(place: Place) -> None:
     """One that has no log file gets that of the parent, since else it would write to the file that was moved."""
-    place.write(web(), maps('log-file = "maps.log"'))
+    place.write(web('log-file = "-"'), maps('log-file = "maps.log"'))
     script = place.command("run", "--config", "pools.toml", "--log-file", "run.log")
     log, own = place.folder / "run.log", place.folder / "maps.log"
     wait_until(lambda: log.exists() and log.read_text().count(" is ready") == 2, 20, script.log)

@@ -23,6 +23,7 @@ __all__ = [
     "LISTENING",
     "LOG",
     "PROCESS",
+    "STANDARD_ERROR",
     "STOPPING",
     "WORKERS",
     "absolute_address",
@@ -44,6 +45,8 @@ WORKERS = "how many workers"
 STOPPING = "stopping and reloading"
 LOG = "the log"
 PROCESS = "the process"
+
+STANDARD_ERROR = "-"  # as a file
 
 
 def add_pool_options(parser: Parser, workers: str) -> None:
@@ -77,7 +80,6 @@ def add_pool_options(parser: Parser, workers: str) -> None:
     add = parser.group(LOG).add_argument
     add(
         "--log-file",
-        type=_log_file,
         metavar="FILE",
         help="write there; USR1 to the manager opens it anew (default: -, which is standard error)",
     )
@@ -144,10 +146,6 @@ def umask(text: str) -> int:
     if text.isdigit() and len(text) < 3 and not text.startswith("0"):
         raise argparse.ArgumentTypeError(f"{text!r} is not clear: give three octal digits, such as 022")
     return octal(text)
-
-
-def _log_file(text: str) -> str | None:
-    return None if text == "-" else text
 
 
 def choose_log(options: Options) -> None:

@@ -30,6 +30,7 @@ from ..system.privileges import Identity
 from .arguments import Options
 from .hosting import Place
 from .messages import PROGRAM, one_line
+from .pooloptions import STANDARD_ERROR
 from .web import bind_web
 
 __all__ = ["Surroundings", "log_path"]
@@ -44,7 +45,8 @@ class Surroundings(PoolPart):
         """Raises ConfigError."""
         self._wanted_daemon = bool(options.daemon)
         self._identity = _identity(options)
-        self._log = LogFile(log_path(options.log_file), Registry()) if options.log_file is not None else None
+        path = log_path(options.log_file)
+        self._log = LogFile(path, Registry()) if path is not None else None
         if options.processes == 0 and (options.daemon or self._log is not None):
             raise ConfigError("--daemon and --log-file need a manager: give -n 1 or more")
         self.reopens_in_worker: bool = self._log is not None and not of_programs
@@ -197,7 +199,10 @@ def _identity(options: Options) -> Identity | None:
     return identity
 
 
-def log_path(text: str) -> str:
+def log_path(text: str | None) -> str | None:
+    """None: standard error. Raises ConfigError."""
+    if text is None or text == STANDARD_ERROR:
+        return None
     if not text or text.lstrip().startswith("|"):
         raise ConfigError(
             f"--log-file {text!r}: give a file; for a command that reads the log, end the line with '2>&1 | COMMAND'"
