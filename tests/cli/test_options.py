@@ -291,6 +291,7 @@ def test_a_factory_is_called_with_plain_values(command: Command, sock_path: str,
         ("myapp:create_app(open('x'))", "is not understood: give MODULE:NAME(...) with plain values"),
         ("myapp:create_app(**{})", "is not understood: give MODULE:NAME(...) with plain values"),
         ("myapp:create_app()()", "is not understood: give MODULE:NAME(...) with plain values"),
+        ("myapp:create_app('a').made('b')", "is not understood: give MODULE:NAME(...) with plain values"),
         (
             "myapp:create_app(1, 2)",
             "myapp:create_app(1, 2) fails: TypeError: create_app() takes from 0 to 1 positional",
