@@ -40,6 +40,14 @@ def create_app(greeting="nothing", *, times=1):
     return made
 """
 
+ZONE = """
+import time
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [time.strftime("%z").encode()]
+"""
+
 # Answers when two requests are in hand at once.
 PAIR = """
 import threading
@@ -234,6 +242,17 @@ def test_a_variable_that_is_taken_out_of_the_file_is_gone_after_a_reload(
     reload = command("reload", "--pidfile", "pid")
     assert reload.wait(60) == 0, reload.log() + script.log()
     wait_until(lambda: fcgi.fetch(sock_path).text.startswith("None "), 20, script.log)
+    assert script.stop() == 0
+
+
+@pytest.mark.parametrize("manager", [(), ("--manager", "fcgi_procmanager:PoolManager")])
+def test_the_time_zone_is_a_variable_as_any_other(
+    command: Command, app: Path, sock_path: str, manager: tuple[str, ...]
+) -> None:
+    (app / "zone.py").write_text(ZONE)
+    script = command("serve", "zone", "--listen", sock_path, "-n", "1", "--env", "TZ=XYZ-9", *manager)
+    script.wait_ready(1)
+    assert fcgi.fetch(sock_path).text == "+0900"
     assert script.stop() == 0
 
 
