@@ -349,6 +349,14 @@ def test_names_that_are_wrong(command: Command, sock_path: str, spec: str, messa
         ("-n 0 --max-requests 3", "--max-requests needs a worker process"),
         ("-n 0 --pidfile pid", "--pidfile needs a worker process"),
         ("-n 0 --watch", "--watch needs a worker process"),
+        ("-n 0 --web :0", "--web needs a worker process"),
+        ("-n 0 --daemon", "--daemon needs a worker process"),
+        ("-n 0 --log-file x", "--log-file needs a worker process"),
+        ("-n 0 --preload", "--preload needs a worker process"),
+        ("-n 0 --pool ondemand", "--pool needs a worker process"),
+        ("-n 0 --pool dynamic --min-spare 1", "--pool needs a worker process"),
+        ("-n 0 --reload-mode plain", "--reload-mode needs a worker process"),
+        ("-n 0 --die-timeout 0", "--die-timeout needs a worker process"),
         ("--env PYTHONPATH=x", "--env PYTHONPATH: it is read when Python starts: set the variable before the command"),
         ("--env FCGI_PROCMANAGER_PROCESSES=3", "it is for this command: give the option itself"),
         ("--env X", "--env 'X' is not understood: give NAME=VALUE"),
@@ -389,13 +397,31 @@ def test_an_option_of_the_superdaemon_without_an_effect_is_one_line(
     assert message in said
 
 
+OF_WORKERS = """
+web = "127.0.0.1:0"
+watch = true
+daemon = true
+log-file = "log"
+pidfile = "pid"
+preload = true
+pool = "dynamic"
+min-spare = 2
+process-idle-timeout = 3
+request-timeout = 3
+request-grace = 1
+reload-mode = "plain"
+die-timeout = 0
+"""
+
+
 def test_a_single_process_on_the_command_line_overrules_a_file(command: Command, app: Path, sock_path: str) -> None:
     text = f'[pool.web]\napplication = "myapp"\nlisten = "{sock_path}"\nmax-requests = 3\n'
-    (app / "file.toml").write_text(text)
-    script = command("serve", "--config", "file.toml", "-n", "0")
+    (app / "file.toml").write_text(text + OF_WORKERS)
+    script = command("serve", "--config", "file.toml", "-n", "0", "--pool", "static", "--log-file", "-")
     wait_until(lambda: os.path.exists(sock_path) and listening(sock_path), 60, script.log)
     assert fcgi.fetch(sock_path).text.startswith("None ")
     assert script.stop() == 0
+    assert not {"log", "pid"} & {*os.listdir(app)}
     (app / "file.toml").write_text(text + "processes = 0\n")
     assert (
         refusal(command("serve", "--config", "file.toml")) == "--max-requests needs a worker process: give -n 1 or more"

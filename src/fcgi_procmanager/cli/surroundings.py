@@ -47,8 +47,6 @@ class Surroundings(PoolPart):
         self._identity = _identity(options)
         path = log_path(options.log_file)
         self._log = LogFile(path, Registry()) if path is not None else None
-        if options.processes == 0 and (options.daemon or self._log is not None):
-            raise ConfigError("--daemon and --log-file need a manager: give -n 1 or more")
         self.reopens_in_worker: bool = self._log is not None and not of_programs
         self._detached: Detached | None = None
         self._pid_file: PidFile | None = None
