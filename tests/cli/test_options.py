@@ -333,6 +333,7 @@ def test_names_that_are_wrong(command: Command, sock_path: str, spec: str, messa
         ("--listen :0 --socket-mode 600", "are for a socket file: name it with --listen /path.sock"),
         ("--listen fd:0 --socket-owner root", "are for a socket file: name it with --listen /path.sock"),
         ("--listen fd:0 --backlog 3", "--backlog is for a socket that is made here"),
+        ("--web :0 --listen fd:0 --backlog 3", "--backlog is for a socket that is made here"),
         ("--umask 22", "argument --umask: '22' is not clear: give three octal digits, such as 022"),
         ("--backlog 0", "argument --backlog: 0 is too few: give a whole number from 1 up"),
         ("--min-spare 2", "--min-spare has no effect while --pool is static: give --pool dynamic"),

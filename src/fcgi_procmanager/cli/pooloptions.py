@@ -117,7 +117,8 @@ def check_place(options: Options, place: Place) -> None:
         raise ConfigError("--socket-mode and --socket-owner are for a socket file: name it with --listen /path.sock")
     if options.take_over and not (kinds and set(kinds) == {"unix"}):
         raise ConfigError("--take-over is for a socket file: name it with --listen /path.sock")
-    if options.backlog is not None and not place.web and not {"unix", "tcp"} & {*kinds}:
+    is_made_here = {"unix", "tcp"} & {*kinds} or (place.web and not kinds)
+    if options.backlog is not None and not is_made_here:
         raise ConfigError(
             "--backlog is for a socket that is made here: whoever has made this one has said how many may wait"
         )
