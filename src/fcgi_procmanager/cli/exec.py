@@ -32,7 +32,6 @@ from .pooloptions import (
     add_pool_options,
     an_address,
     check_place,
-    choose_log,
     pool_settings,
     set_umask,
     variables,
@@ -113,7 +112,6 @@ def _live(options: Options, place: Place, program: Program, surroundings: Surrou
     settings = pool_settings(options, reload=ROLLING)
     set_umask(options)
     surroundings.enter(place, settings.get("pidfile"))
-    choose_log(options)
     manager = ProgramManager(_count(options.processes), **settings)
     surroundings.prepare(manager)
     listener = _listen(manager, place)

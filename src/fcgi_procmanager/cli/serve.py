@@ -20,7 +20,7 @@ from .configured import Configured
 from .deployed import Deployed
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, search_here
-from .pooloptions import choose_log, set_umask
+from .pooloptions import set_umask
 from .serveoptions import (
     add_serve_options,
     base_of,
@@ -77,7 +77,6 @@ def _live(options: Options, place: Place, settings: dict[str, Any], surroundings
     deployed = Deployed(options.chdir or "")
     set_umask(options)
     surroundings.enter(place, settings.get("pidfile") if options.processes else None)
-    choose_log(options)
     change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()

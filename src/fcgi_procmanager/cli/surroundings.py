@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from typing import Callable
 
 from ..basics import exits, log
@@ -30,7 +31,7 @@ from ..system.privileges import Identity
 from .arguments import Options
 from .hosting import Place
 from .messages import PROGRAM, one_line
-from .pooloptions import STANDARD_ERROR
+from .pooloptions import STANDARD_ERROR, choose_log
 from .web import bind_web
 
 __all__ = ["Surroundings", "log_path"]
@@ -45,6 +46,7 @@ class Surroundings(PoolPart):
         """Raises ConfigError."""
         self._wanted_daemon = bool(options.daemon)
         self._identity = _identity(options)
+        self._choose_log = partial(choose_log, options)
         path = log_path(options.log_file)
         self._log = LogFile(path, Registry()) if path is not None else None
         self.reopens_in_worker: bool = self._log is not None and not of_programs
@@ -100,14 +102,16 @@ class Surroundings(PoolPart):
     # -- before the manager is made -----------------------------------------------------------------------------------
 
     def enter(self, place: Place, pidfile: str | None) -> None:
-        """Open the log, and all that only root may open, and be root no more. Raises ProcManagerError."""
+        """Open the log, choose its form, and open all that only root may open, and be root no more. Raises ProcManagerError."""
         if handover.is_there():
             self._go_on()
+            self._choose_log()
             return
         if self._detached is not None:
             leave_streams()
         if self._log is not None:
             self._log.open(detached=self._detached is not None)
+        self._choose_log()  # before all that may go wrong
         if self._identity is not None:
             self._open_as_root(place, pidfile, self._identity)
             privileges.drop(self._identity)
