@@ -288,6 +288,27 @@ def test_a_mistake_at_the_first_start_ends_all(place: Place, pool: str, line: st
     assert not (place.folder / "run.pid").exists()
 
 
+def test_the_log_file_says_why_all_of_it_ended(place: Place) -> None:
+    place.write(maps(), web().replace('"myapp"', '"nosuch"'))
+    script = place.command("run", "--config", "pools.toml", "--log-file", "run.log")
+    ended(script, 2)
+    why = "pool web cannot be started: its manager says why"
+    assert script.log() == f"fcgi-procmanager: {why}\n"
+    lines = (place.folder / "run.log").read_text().splitlines()
+    assert [line for line in lines if why in line and " ERROR FastCGI: parent " in line]
+
+
+def test_each_line_of_a_log_file_has_its_time_under_the_journal_as_well(place: Place, run_script: Run) -> None:
+    place.write(maps())
+    started = 'JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@"'
+    words = (*COMMAND, "run", "--config", "pools.toml", "--log-file", "run.log")
+    script = run_script(["/bin/sh", "-c", started, "sh", *words], cwd=place.folder)
+    log = place.folder / "run.log"
+    wait_until(lambda: log.exists() and "pool maps is ready" in log.read_text(), 60, script.log)
+    stop(script)
+    assert all(re.match(r"\d{4}-\S+ [A-Z]+ FastCGI: ", line) for line in log.read_text().splitlines()), log.read_text()
+
+
 def test_one_that_never_becomes_ready_ends_all_with_1(place: Place) -> None:
     (place.folder / "dies.py").write_text("import os; os._exit(3)\n")
     place.write(maps(), web().replace('"myapp"', '"dies"'))

@@ -11,13 +11,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..basics import exits, log
-from ..basics.levels import ERROR
+from ..basics.records import PLAIN
 from ..errors import ConfigError, ProcManagerError
 from ..system import signals
 from ..system.detach import Detached, fork_away, leave_streams
 from ..system.image import IMAGE
 from .arguments import Options
-from .messages import PROGRAM, one_line
+from .messages import PROGRAM, complain, one_line
 from .surroundings import log_path
 
 if TYPE_CHECKING:
@@ -91,14 +91,13 @@ def _live(family: Family, wanted: Any, detached: Detached | None) -> int:
         log_file=family.log_file,
         detached=detached,
     )
-    log.choose(None)
+    log.choose(PLAIN if family.log_file is not None else None)  # the journal does not read a file
     status = parent.run()
     signals.ignore_late()
     if parent.failure:
-        words = f"{PROGRAM}: {parent.failure}"
-        log.write(words, ERROR, exact=family.log_file is None)
+        complain(parent.failure)
         if detached is not None:
-            detached.tell(status, words)
+            detached.tell(status, f"{PROGRAM}: {parent.failure}")
     return status
 
 
