@@ -631,6 +631,7 @@ def test_a_pool_of_another_user(place: Place, run_script: Run, sock_path: str) -
     (place.folder / "myapp.py").write_text(APP)
     place.write(web('user = "nobody"\nchdir = "."'), maps())
     words = ("run", "--config", "pools.toml", "--pidfile", "run.pid")
+    env = {**env, "PYTHONDONTWRITEBYTECODE": "1"}  # on a slow machine the application is old enough to be cached
     script = run_script([python, "-m", "fcgi_procmanager", *words], env=env, cwd=place.folder)
     script.wait_log("pool web is ready$")
     script.wait_log("pool maps is ready$")
