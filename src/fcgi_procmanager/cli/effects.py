@@ -1,4 +1,5 @@
-"""Options of `serve` that would have no effect beside the others: one line says what is missing. Pure.
+"""Options of `serve` that would have no effect beside the others: one line says what is missing; or, where -n 0 outranks them, they are
+dropped. Pure.
 
 Runs before the manager starts, and in `check`. Must never refuse what a class of the application may have a use for (`--manager`).
 """

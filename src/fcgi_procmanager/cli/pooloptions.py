@@ -1,6 +1,6 @@
 """The options that every pool of the command has, whether it serves an application or runs a program.
 
-Runs before the manager starts. Must never touch the system, but for `set_umask`.
+Runs before the manager starts. Must never touch the system, but for `set_umask` and `choose_log`.
 """
 
 from __future__ import annotations

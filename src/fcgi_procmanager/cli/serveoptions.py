@@ -1,6 +1,6 @@
 """The options of a pool that serves a WSGI application, and what they mean for its parts. `serve` and `check` have the same.
 
-Runs before the manager starts. Must never touch the system.
+Runs before the manager starts. Must never touch the system; `base_of` alone loads code of the application.
 """
 
 from __future__ import annotations
