@@ -192,6 +192,43 @@ class Bare:
     pass
 
 
+class Made:
+    """Calling it answers, without an object."""
+
+    def __new__(cls, environ: object, start_response: object) -> list[bytes]:  # type: ignore[misc]
+        return [b""]
+
+
+class Answers(type):
+    def __call__(cls, environ: object, start_response: object) -> list[bytes]:
+        return [b""]
+
+
+class Called(metaclass=Answers):
+    pass
+
+
+class Static:
+    @staticmethod
+    def __call__(environ: object, start_response: object) -> None:
+        pass
+
+
+class StaticOfOne:
+    @staticmethod
+    def __call__(config: object) -> None:
+        pass
+
+
+class Registers(type):
+    pass
+
+
+class Registered(metaclass=Registers):
+    def __call__(self, environ: object, start_response: object) -> None:
+        pass
+
+
 def wsgi(environ: object, start_response: object) -> None:
     pass
 
@@ -236,6 +273,7 @@ def factory_of_one(config: object) -> None:
     "found",
     [
         *(wsgi, wsgi_with_more, wsgi_of_defaults, anything, keyword_only, Answer, Framework(), Framework().__call__),
+        *(Made, Called, Static(), Static().__call__, Registered()),
         *(functools.partial(asgi, 1), print, lambda *all: None, functools.wraps(factory)(anything)),
     ],
 )
@@ -256,7 +294,10 @@ def test_what_may_be_an_application_passes(found: object) -> None:
         (lambda: None, "factory"),
         (factory_of_one, "takes 1 argument,"),
         (lambda a, b, c, d: None, "takes 4 arguments,"),
+        (StaticOfOne(), "takes 1 argument,"),
         (Framework, "class"),
+        (Static, "class"),
+        (Registered, "class"),
         (Bare, "class"),
     ],
 )

@@ -140,6 +140,22 @@ def test_the_command_line_comes_before_variables_before_the_file(place: Place) -
     }
 
 
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_a_log_file_of_the_file_is_taken_back(place: Place, how: str) -> None:
+    place.write(POOL.format(processes=1, more='log-file = "log"'))
+    words, env = (["--log-file", "-"], {}) if how == "option" else ([], {"FCGI_PROCMANAGER_LOG_FILE": "-"})
+    origin = "command line" if how == "option" else "FCGI_PROCMANAGER_LOG_FILE"
+    assert place.origins("--config", "pools.toml", *words, env=env)["log-file"] == ('"-"', origin)
+    script = place.serve("--config", "pools.toml", *words, env=env)
+    assert script.stop() == 0
+    assert not (place.folder / "log").exists()
+
+
+def test_the_command_line_takes_back_a_log_file_of_a_variable(place: Place) -> None:
+    env = {"FCGI_PROCMANAGER_LOG_FILE": "log"}
+    assert place.origins("myapp", "--log-file", "-", env=env)["log-file"] == ('"-"', "command line")
+
+
 def test_what_config_prints_is_a_file_with_the_same_meaning(place: Place) -> None:
     words = (
         "serve",

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
 import stat
 import sys
@@ -37,6 +38,14 @@ def create_app(greeting="nothing", *, times=1):
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [(greeting * times).encode()]
     return made
+"""
+
+ZONE = """
+import time
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [time.strftime("%z").encode()]
 """
 
 # Answers when two requests are in hand at once.
@@ -236,6 +245,29 @@ def test_a_variable_that_is_taken_out_of_the_file_is_gone_after_a_reload(
     assert script.stop() == 0
 
 
+@pytest.mark.parametrize("manager", [(), ("--manager", "fcgi_procmanager:PoolManager")])
+def test_the_time_zone_is_a_variable_as_any_other(
+    command: Command, app: Path, sock_path: str, manager: tuple[str, ...]
+) -> None:
+    (app / "zone.py").write_text(ZONE)
+    script = command("serve", "zone", "--listen", sock_path, "-n", "1", "--env", "TZ=XYZ-9", *manager)
+    script.wait_ready(1)
+    assert fcgi.fetch(sock_path).text == "+0900"
+    assert script.stop() == 0
+
+
+def test_the_value_of_a_variable_is_in_no_log(command: Command, sock_path: str) -> None:
+    words = ("-e", "A=secret", "--env", "B=secret", "--env=C=secret", "-eD=secret=more", "--manager-process-name=m=1")
+    script = command("serve", "myapp", "--listen", sock_path, "-n", "1", *words)
+    script.wait_ready(1)
+    script.signal(signal.SIGUSR2)
+    (line,) = script.wait_log("executing the new code: .*")
+    assert line[0].endswith(" -e A=... --env B=... --env=C=... -eD=... --manager-process-name=m=1")
+    script.wait_ready(2)
+    assert script.stop() == 0
+    assert "secret" not in script.log()
+
+
 def test_umask_and_backlog_of_exec(command: Command, app: Path, sock_path: str) -> None:
     words = ("--listen", sock_path, "--umask", "027", "--env", "A=b", "-n", "1", "--backlog", "5")
     script = command("exec", *words, "--", "/bin/sh", "-c", 'echo "$A $(umask)"; exec sleep 600')
@@ -278,6 +310,7 @@ def test_a_factory_is_called_with_plain_values(command: Command, sock_path: str,
         ("myapp:create_app(open('x'))", "is not understood: give MODULE:NAME(...) with plain values"),
         ("myapp:create_app(**{})", "is not understood: give MODULE:NAME(...) with plain values"),
         ("myapp:create_app()()", "is not understood: give MODULE:NAME(...) with plain values"),
+        ("myapp:create_app('a').made('b')", "is not understood: give MODULE:NAME(...) with plain values"),
         (
             "myapp:create_app(1, 2)",
             "myapp:create_app(1, 2) fails: TypeError: create_app() takes from 0 to 1 positional",
@@ -300,6 +333,7 @@ def test_names_that_are_wrong(command: Command, sock_path: str, spec: str, messa
         ("--listen :0 --socket-mode 600", "are for a socket file: name it with --listen /path.sock"),
         ("--listen fd:0 --socket-owner root", "are for a socket file: name it with --listen /path.sock"),
         ("--listen fd:0 --backlog 3", "--backlog is for a socket that is made here"),
+        ("--web :0 --listen fd:0 --backlog 3", "--backlog is for a socket that is made here"),
         ("--umask 22", "argument --umask: '22' is not clear: give three octal digits, such as 022"),
         ("--backlog 0", "argument --backlog: 0 is too few: give a whole number from 1 up"),
         ("--min-spare 2", "--min-spare has no effect while --pool is static: give --pool dynamic"),
@@ -316,9 +350,18 @@ def test_names_that_are_wrong(command: Command, sock_path: str, spec: str, messa
         ("-n 0 --max-requests 3", "--max-requests needs a worker process"),
         ("-n 0 --pidfile pid", "--pidfile needs a worker process"),
         ("-n 0 --watch", "--watch needs a worker process"),
+        ("-n 0 --web :0", "--web needs a worker process"),
+        ("-n 0 --daemon", "--daemon needs a worker process"),
+        ("-n 0 --log-file x", "--log-file needs a worker process"),
+        ("-n 0 --preload", "--preload needs a worker process"),
+        ("-n 0 --pool ondemand", "--pool needs a worker process"),
+        ("-n 0 --pool dynamic --min-spare 1", "--pool needs a worker process"),
+        ("-n 0 --reload-mode plain", "--reload-mode needs a worker process"),
+        ("-n 0 --die-timeout 0", "--die-timeout needs a worker process"),
         ("--env PYTHONPATH=x", "--env PYTHONPATH: it is read when Python starts: set the variable before the command"),
         ("--env FCGI_PROCMANAGER_PROCESSES=3", "it is for this command: give the option itself"),
         ("--env X", "--env 'X' is not understood: give NAME=VALUE"),
+        ("--env =secret", "--env '=...' is not understood: give NAME=VALUE"),
     ],
 )
 def test_an_option_without_an_effect_is_one_line(command: Command, line: str, message: str) -> None:
@@ -355,13 +398,31 @@ def test_an_option_of_the_superdaemon_without_an_effect_is_one_line(
     assert message in said
 
 
+OF_WORKERS = """
+web = "127.0.0.1:0"
+watch = true
+daemon = true
+log-file = "log"
+pidfile = "pid"
+preload = true
+pool = "dynamic"
+min-spare = 2
+process-idle-timeout = 3
+request-timeout = 3
+request-grace = 1
+reload-mode = "plain"
+die-timeout = 0
+"""
+
+
 def test_a_single_process_on_the_command_line_overrules_a_file(command: Command, app: Path, sock_path: str) -> None:
     text = f'[pool.web]\napplication = "myapp"\nlisten = "{sock_path}"\nmax-requests = 3\n'
-    (app / "file.toml").write_text(text)
-    script = command("serve", "--config", "file.toml", "-n", "0")
+    (app / "file.toml").write_text(text + OF_WORKERS)
+    script = command("serve", "--config", "file.toml", "-n", "0", "--pool", "static", "--log-file", "-")
     wait_until(lambda: os.path.exists(sock_path) and listening(sock_path), 60, script.log)
     assert fcgi.fetch(sock_path).text.startswith("None ")
     assert script.stop() == 0
+    assert not {"log", "pid"} & {*os.listdir(app)}
     (app / "file.toml").write_text(text + "processes = 0\n")
     assert (
         refusal(command("serve", "--config", "file.toml")) == "--max-requests needs a worker process: give -n 1 or more"

@@ -200,7 +200,7 @@ def test_a_manager_that_does_not_end_is_killed_with_all_that_it_has(place: Place
 
 def test_usr1_opens_the_logs_anew_and_harms_nobody(place: Place) -> None:
     """One that has no log file gets that of the parent, since else it would write to the file that was moved."""
-    place.write(web(), maps('log-file = "maps.log"'))
+    place.write(web('log-file = "-"'), maps('log-file = "maps.log"'))
     script = place.command("run", "--config", "pools.toml", "--log-file", "run.log")
     log, own = place.folder / "run.log", place.folder / "maps.log"
     wait_until(lambda: log.exists() and log.read_text().count(" is ready") == 2, 20, script.log)
@@ -286,6 +286,27 @@ def test_a_mistake_at_the_first_start_ends_all(place: Place, pool: str, line: st
     assert re.search(rf"^fcgi-procmanager: {line}", script.log(), re.MULTILINE), script.log()
     assert script.log().splitlines()[-1] == "fcgi-procmanager: pool web cannot be started: its manager says why"
     assert not (place.folder / "run.pid").exists()
+
+
+def test_the_log_file_says_why_all_of_it_ended(place: Place) -> None:
+    place.write(maps(), web().replace('"myapp"', '"nosuch"'))
+    script = place.command("run", "--config", "pools.toml", "--log-file", "run.log")
+    ended(script, 2)
+    why = "pool web cannot be started: its manager says why"
+    assert script.log() == f"fcgi-procmanager: {why}\n"
+    lines = (place.folder / "run.log").read_text().splitlines()
+    assert [line for line in lines if why in line and " ERROR FastCGI: parent " in line]
+
+
+def test_each_line_of_a_log_file_has_its_time_under_the_journal_as_well(place: Place, run_script: Run) -> None:
+    place.write(maps())
+    started = 'JOURNAL_STREAM=$(stat -L -c %d:%i /proc/self/fd/2) exec "$@"'
+    words = (*COMMAND, "run", "--config", "pools.toml", "--log-file", "run.log")
+    script = run_script(["/bin/sh", "-c", started, "sh", *words], cwd=place.folder)
+    log = place.folder / "run.log"
+    wait_until(lambda: log.exists() and "pool maps is ready" in log.read_text(), 60, script.log)
+    stop(script)
+    assert all(re.match(r"\d{4}-\S+ [A-Z]+ FastCGI: ", line) for line in log.read_text().splitlines()), log.read_text()
 
 
 def test_one_that_never_becomes_ready_ends_all_with_1(place: Place) -> None:
@@ -610,6 +631,7 @@ def test_a_pool_of_another_user(place: Place, run_script: Run, sock_path: str) -
     (place.folder / "myapp.py").write_text(APP)
     place.write(web('user = "nobody"\nchdir = "."'), maps())
     words = ("run", "--config", "pools.toml", "--pidfile", "run.pid")
+    env = {**env, "PYTHONDONTWRITEBYTECODE": "1"}  # on a slow machine the application is old enough to be cached
     script = run_script([python, "-m", "fcgi_procmanager", *words], env=env, cwd=place.folder)
     script.wait_log("pool web is ready$")
     script.wait_log("pool maps is ready$")

@@ -330,6 +330,17 @@ def test_the_pool_and_its_files_are_the_users(place: Place) -> None:
 
 
 @as_root
+def test_what_root_cannot_open_is_a_line_as_any_other(place: Place) -> None:
+    place.for_nobody()
+    where = ("--listen", "/no/such/folder/s", "--user", "nobody", "--log-file", "log", "--log-format", "json")
+    script = place.command("serve", "app", *where)
+    assert script.wait() == 2
+    (line,) = map(json.loads, place.log().splitlines())
+    assert "/no/such/folder/s" in line["message"]
+    assert line["level"] == "ERROR"
+
+
+@as_root
 def test_the_owner_of_the_socket_file_can_be_another_one(place: Place) -> None:
     place.for_nobody()
     script = place.serve("--daemon", "--user", "nobody", "--socket-owner", "nobody:root", "--socket-mode", "600")

@@ -104,6 +104,23 @@ def test_json_names_all_that_is_known(pool: Pool) -> None:
     assert {one["process"] for one in records(script)} == {"manager", "server"}
 
 
+LATER = """
+class Later(PoolManager):
+    def __init__(self, *values):
+        super().__init__(*values)
+        self.log_format, self.pool_name = "json", "shop"
+
+PoolManager = Later
+"""
+
+
+def test_a_format_that_is_set_later_is_in_force_when_the_pool_begins(pool: Pool) -> None:
+    script = pool.start("1", 1, more=LATER)
+    pid = pool.pid_of("/say/a")
+    wait_until(lambda: said(script, pid=pid, stream="stdout", message="out a", pool="shop"), 60, script.log)
+    assert script.stop() == 0
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("format", ["plain", "json"])
 def test_every_line_is_whole_and_there(pool: Pool, format: str) -> None:

@@ -37,18 +37,26 @@ def _asgi(spec: str) -> str:
 
 def _of_class(found: type, spec: str) -> str:
     """One whose objects are replies, as in PEP 3333, is called like any application."""
-    made = _code_of(found.__init__, 1) if "__init__" in _names(found) else _Parameters(0, 0, False, False, False)  # type: ignore[misc]
+    if _own(found, "__new__") or _own(type(found), "__call__"):
+        return ""  # what a call does is theirs to say
+    made = _code_of(found.__init__, 1) if _own(found, "__init__") else _Parameters(0, 0, False, False, False)  # type: ignore[misc]
     if made is None or (made.takes(_WSGI) and not made.is_all_optional):
         return ""
-    called = _code_of(found.__call__, 1) if "__call__" in _names(found) else None
+    called = _called(found)
     if called is not None and (called.is_async or called.needed == 3):
         return _asgi(spec)
     return f"{spec} is a class: name an object of it, such as '{spec}()', or a variable that has one"
 
 
-def _names(found: type) -> set[str]:
-    """What the classes say that are no built-in ones."""
-    return {name for one in found.__mro__ if one is not object for name in vars(one)}
+def _own(found: type, name: str) -> Any:
+    """As the class that says so has it, unbound; None where only `object` or `type` does."""
+    return next((vars(one)[name] for one in found.__mro__ if one not in (object, type) and name in vars(one)), None)
+
+
+def _called(found: type) -> _Parameters | None:
+    """What an object of it takes."""
+    function = _own(found, "__call__")
+    return _code_of(function.__func__, 0) if isinstance(function, staticmethod) else _code_of(function, 1)
 
 
 class _Parameters(NamedTuple):
@@ -78,7 +86,7 @@ def _parameters(found: Any) -> _Parameters | None:
         return _code_of(found.__func__, 1)
     if isinstance(found, FunctionType):
         return _code_of(found, 0)
-    return _code_of(type(found).__call__, 1)
+    return _called(type(found))
 
 
 def _code_of(function: Any, bound: int) -> _Parameters | None:

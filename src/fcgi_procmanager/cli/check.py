@@ -25,8 +25,8 @@ from .hosting import make_manager
 from .loading import cache_settled_sources_only, describe_failure, load, print_traceback, search_here
 from .messages import complain, say
 from .pooloptions import set_umask
-from .serve import change_directory
-from .serveoptions import add_serve_options, base_of, environment, examine, hint, settings_of
+from .serve import change_directory, set_variables
+from .serveoptions import add_serve_options, base_of, examine, hint, settings_of
 from .sources import Table, variable
 from .surroundings import Surroundings
 
@@ -97,7 +97,7 @@ def _try(options: Options) -> int:
     change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()
-    os.environ.update(environment(options))
+    set_variables(options)
     try:
         base = base_of(options, settings)
         make_manager(base, settings)

@@ -100,8 +100,8 @@ class Configured:
         values = {option.key: Value(option.default, "default") for option in self.options}
         if table is not None:
             self._check_kind(table)
-            values.update(_given(good(from_table(self.options, table), table)))
-        values.update(_given(good(from_variables(self.options, os.environ))))
+            values.update(good(from_table(self.options, table), table))
+        values.update(good(from_variables(self.options, os.environ)))
         for key, action in self._actions.items():
             typed: Any = getattr(options, action.dest, None)
             if action.nargs == argparse.REMAINDER and typed and typed[:1] == ["--"]:
@@ -220,11 +220,6 @@ def good(found: Found, table: Table | None = None) -> dict[str, Value]:
     more = len(found.mistakes) - 1
     rest = f" (and {more} more: see 'fcgi-procmanager check --config {table.file.path}')" if more and table else ""
     raise ConfigError(found.mistakes[0] + rest)
-
-
-def _given(values: dict[str, Value]) -> dict[str, Value]:
-    """Without those that say the same as nothing, such as a log file of "-"."""
-    return {key: value for key, value in values.items() if value.value is not None}
 
 
 # -- what argparse knows -------------------------------------------------------------------------------------------------

@@ -15,14 +15,13 @@ from ..basics import checks
 from ..basics.records import FORMATS
 from ..basics.states import ROLLING
 from ..children.launch import Program, environment_from
-from ..errors import ConfigError, ListenError
+from ..errors import ConfigError
 from ..manager.programmanager import ProgramManager
 from ..manager.programs import Copies
-from ..sockets.listener import Listener
 from ..system.image import logical_directory
 from .arguments import Options, Parser, seconds, time_limit, whole
 from .configured import Configured
-from .hosting import Place
+from .hosting import Place, listen
 from .pooloptions import (
     APPLICATION,
     LISTENING,
@@ -32,7 +31,6 @@ from .pooloptions import (
     add_pool_options,
     an_address,
     check_place,
-    choose_log,
     pool_settings,
     set_umask,
     variables,
@@ -113,10 +111,9 @@ def _live(options: Options, place: Place, program: Program, surroundings: Surrou
     settings = pool_settings(options, reload=ROLLING)
     set_umask(options)
     surroundings.enter(place, settings.get("pidfile"))
-    choose_log(options)
     manager = ProgramManager(_count(options.processes), **settings)
     surroundings.prepare(manager)
-    listener = _listen(manager, place)
+    listener = listen(manager, place, "--listen ADDRESS")
     program = replace(program, environment={**program.environment, **surroundings.account})
     # A program that was not written for us waits in accept, which must block. The flag is shared with it.
     listener.socket.setblocking(True)
@@ -187,17 +184,3 @@ def _place(options: Options) -> Place:
     )
     check_place(options, place)
     return place
-
-
-def _listen(manager: ProgramManager, place: Place) -> Listener:
-    if place.listeners:
-        manager._add_listeners(place.listeners)
-        return manager.listeners[0]
-    for address in place.addresses:
-        return manager.listen(address, **place.how)
-    try:
-        return manager.listen()
-    except ListenError:
-        raise ListenError(
-            "there is no address to serve on: give --listen ADDRESS, or let systemd, a superdaemon or a FastCGI spawner start this"
-        ) from None

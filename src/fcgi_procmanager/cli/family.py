@@ -19,6 +19,7 @@ from ..sockets.addresses import SUN_PATH_MAX
 from .collisions import places
 from .configcheck import commands, kind_of, mistakes_of
 from .configured import POOLS, Configured, pool_names
+from .pooloptions import STANDARD_ERROR
 from .sources import PREFIX, Table, Value, from_table, variable
 from .tomlfile import TomlFile
 
@@ -86,7 +87,7 @@ class Family:
         control = self._control_of(command, values, name)
         if control and not values["control"].value and not values["pidfile"].value:
             words.append(f"--control={control}")
-        if self.log_file is not None and values["log-file"].value is None:
+        if self.log_file is not None and values["log-file"].value in (None, STANDARD_ERROR):
             words.append(f"--log-file={self.log_file}")
         return Wanted(
             name,
@@ -95,7 +96,8 @@ class Family:
             self._environment(),
             _patience(command, values),
             control,
-            reopens=self.log_file is not None or any(values[key].value for key in _LOGS if key in values),
+            reopens=self.log_file is not None
+            or any(values[key].value not in (None, STANDARD_ERROR) for key in _LOGS if key in values),
             places=frozenset(place for _, place in places(table, command)),
             fixed=(words, None if command.name == "serve" else repr(table.data)),
         )

@@ -26,7 +26,7 @@ from .messages import story
 from .watch import Watch
 from .web import Web
 
-__all__ = ["STARTING", "Application", "Hosting", "Place", "host", "make_manager"]
+__all__ = ["STARTING", "Application", "Hosting", "Place", "host", "listen", "make_manager"]
 
 WSGI = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -209,18 +209,18 @@ def make_manager(base: type[ProcManager], settings: dict[str, Any]) -> ProcManag
 def _open_web(manager: ProcManager, place: Place) -> Web | None:
     """Bind what is to be bound. The web address first, since it is the likelier to be in use."""
     if place.web is None:
-        _listen(manager, place)
+        listen(manager, place, "--listen ADDRESS or --web HOST:PORT")
         return None
     web = Web(manager, place.web, place.web_listener)
     if not (place.addresses or place.listeners):
         place.addresses.append(web.private_socket())
-    web.target = _listen(manager, place)
+    web.target = listen(manager, place, "--listen ADDRESS")
     manager._attend(web)
     return web
 
 
-def _listen(manager: ProcManager, place: Place) -> Listener:
-    """The first of the sockets that the manager now listens on."""
+def listen(manager: ProcManager, place: Place, options: str) -> Listener:
+    """The first of the sockets that the manager now listens on. options: which of them name one."""
     if place.listeners:
         manager._add_listeners(place.listeners)
         return manager.listeners[0]
@@ -232,6 +232,5 @@ def _listen(manager: ProcManager, place: Place) -> Listener:
         return manager.listen()
     except ListenError:
         raise ListenError(
-            "there is no address to serve on: give --listen ADDRESS or --web HOST:PORT, "
-            "or let systemd or a FastCGI spawner start this"
+            f"there is no address to serve on: give {options}, or let systemd, a superdaemon or a FastCGI spawner start this"
         ) from None

@@ -99,7 +99,7 @@ class _Target:
         self.arguments: tuple[list[Any], dict[str, Any]] | None = None
         if text.endswith(")"):
             text, self.arguments = self._call(text)
-        if colon and not all(part.isidentifier() for part in text.split(".")):
+        if colon and not _is_dotted_name(text):
             raise BootError(f"{spec!r} is not understood: give MODULE:NAME, such as myapp.web:{default}")
         self.attribute = text or default
 
@@ -109,9 +109,10 @@ class _Target:
 
         try:
             call = ast.parse(text, mode="eval").body
-            if not isinstance(call, ast.Call) or isinstance(call.func, ast.Call):
+            if not isinstance(call, ast.Call):
                 raise ValueError
-            if any(one.arg is None for one in call.keywords):
+            name = ast.unparse(call.func)
+            if not _is_dotted_name(name) or any(one.arg is None for one in call.keywords):
                 raise ValueError
             given = [ast.literal_eval(one) for one in call.args]
             named = {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
@@ -119,7 +120,11 @@ class _Target:
             raise BootError(
                 f"{self.spec!r} is not understood: give MODULE:NAME(...) with plain values, such as myapp:create_app('production')"
             ) from None
-        return text.partition("(")[0].strip(), (given, named)
+        return name, (given, named)
+
+
+def _is_dotted_name(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))
 
 
 def _resolve(target: _Target, hint: str) -> Any:

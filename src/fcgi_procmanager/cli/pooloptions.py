@@ -1,6 +1,6 @@
 """The options that every pool of the command has, whether it serves an application or runs a program.
 
-Runs before the manager starts. Must never touch the system, but for `set_umask`.
+Runs before the manager starts. Must never touch the system, but for `set_umask` and `choose_log`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ __all__ = [
     "LISTENING",
     "LOG",
     "PROCESS",
+    "STANDARD_ERROR",
     "STOPPING",
     "WORKERS",
     "absolute_address",
@@ -45,6 +46,8 @@ WORKERS = "how many workers"
 STOPPING = "stopping and reloading"
 LOG = "the log"
 PROCESS = "the process"
+
+STANDARD_ERROR = "-"  # as a file
 
 
 def add_pool_options(parser: Parser, workers: str) -> None:
@@ -78,7 +81,6 @@ def add_pool_options(parser: Parser, workers: str) -> None:
     add = parser.group(LOG).add_argument
     add(
         "--log-file",
-        type=_log_file,
         metavar="FILE",
         help="write there; USR1 to the manager opens it anew (default: -, which is standard error)",
     )
@@ -116,7 +118,8 @@ def check_place(options: Options, place: Place) -> None:
         raise ConfigError("--socket-mode and --socket-owner are for a socket file: name it with --listen /path.sock")
     if options.take_over and not (kinds and set(kinds) == {"unix"}):
         raise ConfigError("--take-over is for a socket file: name it with --listen /path.sock")
-    if options.backlog is not None and not place.web and not {"unix", "tcp"} & {*kinds}:
+    is_made_here = {"unix", "tcp"} & {*kinds} or (place.web and not kinds)
+    if options.backlog is not None and not is_made_here:
         raise ConfigError(
             "--backlog is for a socket that is made here: whoever has made this one has said how many may wait"
         )
@@ -135,7 +138,8 @@ def variables(given: list[str]) -> dict[str, str]:
 def _variable(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not name or not equals or "\0" in text:
-        raise ConfigError(f"--env {text!r} is not understood: give NAME=VALUE")
+        shown = f"{name}=..." if equals else name
+        raise ConfigError(f"--env {shown!r} is not understood: give NAME=VALUE")
     return name, value
 
 
@@ -144,10 +148,6 @@ def umask(text: str) -> int:
     if text.isdigit() and len(text) < 3 and not text.startswith("0"):
         raise argparse.ArgumentTypeError(f"{text!r} is not clear: give three octal digits, such as 022")
     return octal(text)
-
-
-def _log_file(text: str) -> str | None:
-    return None if text == "-" else text
 
 
 def choose_log(options: Options) -> None:

@@ -11,13 +11,13 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from ..basics import exits, log
-from ..basics.levels import ERROR
+from ..basics.records import PLAIN
 from ..errors import ConfigError, ProcManagerError
 from ..system import signals
 from ..system.detach import Detached, fork_away, leave_streams
 from ..system.image import IMAGE
 from .arguments import Options
-from .messages import PROGRAM, one_line
+from .messages import PROGRAM, complain, one_line
 from .surroundings import log_path
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     add = parser.add_argument
     add("--config", metavar="FILE", help="file with the pools, in TOML: a table [pool.NAME] for each")
     add("--pidfile", metavar="FILE", help="PID file of the parent, for 'stop', 'reload' and 'status'")
-    add("--log-file", metavar="FILE", help="write there, and so do pools that have none; USR1 opens it anew")
+    add(
+        "--log-file",
+        metavar="FILE",
+        help="write there, and so do pools that have none; USR1 opens it anew (default: -, which is standard error)",
+    )
     add("--daemon", action="store_true", help="go on in the background, once every pool is ready")
 
 
@@ -58,8 +62,7 @@ def run(options: Options) -> int:
     if not path:
         options.parser.error("the following arguments are required: --config FILE")
     pidfile = None if options.pidfile is None else os.path.abspath(options.pidfile)
-    log_file = None if options.log_file is None else log_path(options.log_file)
-    family = Family(path, pidfile, log_file)
+    family = Family(path, pidfile, log_path(options.log_file))
     wanted = family.read()  # before we go into the background: a mistake is one line to whoever typed this
     detached = None
     if options.daemon:
@@ -88,14 +91,13 @@ def _live(family: Family, wanted: Any, detached: Detached | None) -> int:
         log_file=family.log_file,
         detached=detached,
     )
-    log.choose(None)
+    log.choose(PLAIN if family.log_file is not None else None)  # the journal does not read a file
     status = parent.run()
     signals.ignore_late()
     if parent.failure:
-        words = f"{PROGRAM}: {parent.failure}"
-        log.write(words, ERROR, exact=family.log_file is None)
+        complain(parent.failure)
         if detached is not None:
-            detached.tell(status, words)
+            detached.tell(status, f"{PROGRAM}: {parent.failure}")
     return status
 
 

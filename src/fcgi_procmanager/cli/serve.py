@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from typing import Any
 
 from ..errors import ConfigError
@@ -19,7 +20,7 @@ from .configured import Configured
 from .deployed import Deployed
 from .hosting import Application, Place, host
 from .loading import cache_settled_sources_only, load, search_here
-from .pooloptions import choose_log, set_umask
+from .pooloptions import set_umask
 from .serveoptions import (
     add_serve_options,
     base_of,
@@ -33,7 +34,7 @@ from .serveoptions import (
 from .surroundings import Surroundings
 from .touch import Touch
 
-__all__ = ["add", "change_directory"]
+__all__ = ["add", "change_directory", "set_variables"]
 
 _DESCRIPTION = """\
 Serve the WSGI application NAME of MODULE ('application' if left out) by FastCGI.
@@ -76,12 +77,11 @@ def _live(options: Options, place: Place, settings: dict[str, Any], surroundings
     deployed = Deployed(options.chdir or "")
     set_umask(options)
     surroundings.enter(place, settings.get("pidfile") if options.processes else None)
-    choose_log(options)
     change_directory(options.chdir)
     search_here()
     cache_settled_sources_only()
     if options.manager is not None:
-        os.environ.update(environment(options))
+        set_variables(options)
     base = base_of(options, settings)
     application = Application(lambda: _load(options), options.preload)
     if options.preload and not handover.is_there():
@@ -105,7 +105,7 @@ def _live(options: Options, place: Place, settings: dict[str, Any], surroundings
 
 def _load(options: Options) -> Any:
     # Here, not in the manager if it can be: what is taken out of the file would stay in its environment for ever.
-    os.environ.update(environment(options))
+    set_variables(options)
     return load(options.application, hint(options))
 
 
@@ -113,6 +113,12 @@ def _greet(manager: ProcManager, url: str | None) -> None:
     if url is not None:
         status = f"; its status, from this machine: {url}{STATUS_PATH[1:]}" if isinstance(manager, PoolManager) else ""
         manager.notify(f"serving {url}{status}")
+
+
+def set_variables(options: Options) -> None:
+    """For the application."""
+    os.environ.update(environment(options))
+    time.tzset()  # the C library has read TZ when the log told the time
 
 
 def change_directory(path: str | None) -> None:

@@ -1,6 +1,6 @@
 """The options of a pool that serves a WSGI application, and what they mean for its parts. `serve` and `check` have the same.
 
-Runs before the manager starts. Must never touch the system.
+Runs before the manager starts. Must never touch the system; `base_of` alone loads code of the application.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from .adaptive import REQUEST, adaptive_settings, add_adaptive_options
 from .arguments import Options, Parser, positive, size, time_limit, whole
 from .borrowed import add_borrowed_options
 from .configured import Configured, placed_path
-from .effects import check_effects
+from .effects import check_effects, drop_outranked
 from .hosting import Place
 from .loading import load_class
 from .pasted import pasted
@@ -144,17 +144,14 @@ def _add_reloading(parser: Parser) -> None:
 
 def examine(options: Options) -> None:
     """Of values that belong together, or that are read later only. Raises ConfigError."""
+    drop_outranked(options)
     place_of(options)
     if options.web is not None:
         parse_web(options.web)
-        if options.processes == 0:
-            raise ConfigError("--web needs a worker process: give -n 1 or more")
-    if options.watch:
-        if options.processes == 0:
-            raise ConfigError("--watch needs a worker process: give -n 1 or more")
-        check_library()
     environment(options)
     check_effects(options)
+    if options.watch:
+        check_library()
 
 
 def place_of(options: Options) -> Place:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from typing import Callable
 
 from ..basics import exits, log
@@ -30,6 +31,7 @@ from ..system.privileges import Identity
 from .arguments import Options
 from .hosting import Place
 from .messages import PROGRAM, one_line
+from .pooloptions import STANDARD_ERROR, choose_log
 from .web import bind_web
 
 __all__ = ["Surroundings", "log_path"]
@@ -44,9 +46,9 @@ class Surroundings(PoolPart):
         """Raises ConfigError."""
         self._wanted_daemon = bool(options.daemon)
         self._identity = _identity(options)
-        self._log = LogFile(log_path(options.log_file), Registry()) if options.log_file is not None else None
-        if options.processes == 0 and (options.daemon or self._log is not None):
-            raise ConfigError("--daemon and --log-file need a manager: give -n 1 or more")
+        self._choose_log = partial(choose_log, options)
+        path = log_path(options.log_file)
+        self._log = LogFile(path, Registry()) if path is not None else None
         self.reopens_in_worker: bool = self._log is not None and not of_programs
         self._detached: Detached | None = None
         self._pid_file: PidFile | None = None
@@ -100,14 +102,16 @@ class Surroundings(PoolPart):
     # -- before the manager is made -----------------------------------------------------------------------------------
 
     def enter(self, place: Place, pidfile: str | None) -> None:
-        """Open the log, and all that only root may open, and be root no more. Raises ProcManagerError."""
+        """Open the log, choose its form, and open all that only root may open, and be root no more. Raises ProcManagerError."""
         if handover.is_there():
             self._go_on()
+            self._choose_log()
             return
         if self._detached is not None:
             leave_streams()
         if self._log is not None:
             self._log.open(detached=self._detached is not None)
+        self._choose_log()  # before all that may go wrong
         if self._identity is not None:
             self._open_as_root(place, pidfile, self._identity)
             privileges.drop(self._identity)
@@ -197,7 +201,10 @@ def _identity(options: Options) -> Identity | None:
     return identity
 
 
-def log_path(text: str) -> str:
+def log_path(text: str | None) -> str | None:
+    """None: standard error. Raises ConfigError."""
+    if text is None or text == STANDARD_ERROR:
+        return None
     if not text or text.lstrip().startswith("|"):
         raise ConfigError(
             f"--log-file {text!r}: give a file; for a command that reads the log, end the line with '2>&1 | COMMAND'"

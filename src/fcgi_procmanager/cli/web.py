@@ -32,6 +32,7 @@ from ..sockets.inherited import inherit
 from ..sockets.listener import Listener
 from ..system.poll import any_readable
 from .caddy import configuration, find_caddy, program
+from .effects import needs_worker
 
 __all__ = ["PrivateDirectory", "Web", "bind_web", "parse_web"]
 
@@ -48,7 +49,7 @@ class Web(PoolPart):
     def __init__(self, manager: ProcManager, address: str, bound: Listener | None = None) -> None:
         """Bind the web address, unless that was done. Raises ConfigError and ListenError."""
         if manager.n_processes == 0:
-            raise ConfigError("--web needs a worker process: give -n 1 or more")
+            raise needs_worker("--web")
         self._manager = manager
         self._binary = find_caddy()
         left = handover.part(self.kind)

@@ -1,12 +1,16 @@
 """FastCGI on top of the manager: the only package that imports flup, and that only where a server of it is used.
 
     adopted -> wsgi -> lanes, environ, response         servers of applications, one request or several at a time
+                 |       |
+                 |     tracebacks                       an exception of the application, told
                  |
                loop -> listeners, held, cgi             whose turn it is
                  |
-       logged -> request -> output -> connection -> protocol -> pairs
+       logged -> request -> output -> framing           how long a body is, and who says so
+                 |
+               connection -> protocol -> pairs
 
-Runs in workers, but for the constructors of the servers.
+`settings` is for type checkers. Runs in workers, but for the constructors of the servers.
 """
 
 from __future__ import annotations

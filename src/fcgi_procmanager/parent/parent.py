@@ -200,7 +200,7 @@ class Parent:
         if self._managers.failure is None or self._stopping:
             return
         self._failure = self._managers.failure
-        self._notify("giving up: asking the other managers to stop")
+        self._notify(f"giving up: {self.failure}; asking the other managers to stop")
         self._begin_stop()
 
     def _tell_waiter(self) -> None:

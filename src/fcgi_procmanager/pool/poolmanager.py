@@ -173,8 +173,7 @@ class PoolManager(ProcManager):
             "emergency_restart_interval", emergency_restart_interval
         )
         self.pool_name: str = checks.text("pool_name", pool_name)
-        collects = self.log_format in (PLAIN, JSON)
-        self._collector = Collector(str(self.log_format), self.pool_name) if collects else None
+        self._collector: Collector | None = None
         self.control: str | os.PathLike[str] | None = checks.path("control", control)
         self.status_listen: str = checks.text("status_listen", status_listen or "")
         self.access_format = access_format
@@ -276,7 +275,7 @@ class PoolManager(ProcManager):
 
     @property
     def _collects_output(self) -> bool:
-        return self._collector is not None
+        return self.log_format in (PLAIN, JSON)
 
     @property
     def _make_request(self) -> Callable[..., Any] | None:
@@ -288,6 +287,8 @@ class PoolManager(ProcManager):
         log.choose_level(self.log_level)
 
     def manage(self) -> bool:
+        if self._collects_output and self._collector is None:
+            self._collector = Collector(str(self.log_format), self.pool_name)
         if self._collector is not None:
             self._collector.install()
         if not self.n_processes and self._access is not None:

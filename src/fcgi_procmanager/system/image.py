@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from typing import NoReturn
 from . import commandline
 
 __all__ = ["IMAGE", "Image", "logical_directory"]
+
+_VALUE = re.compile(r"^(--env=[^=]*|(?!--)[^=]*)=.*", re.DOTALL)  # NAME=VALUE, behind -e or a word of its own
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,8 @@ class Image:
 
     @property
     def shown(self) -> str:
-        """The arguments as a log may have them: a value of --env may be a secret."""
-        before = ("", *self.arguments)
-        return " ".join(_without_secret(word, is_env=last == "--env") for last, word in zip(before, self.arguments))
+        """For a log: without the values of variables, which may be secrets."""
+        return " ".join(_VALUE.sub(r"\1=...", word) for word in self.arguments)
 
     def execute(self, environment: Mapping[str, str], descriptors: Iterable[int]) -> NoReturn:
         """Become this program, with these descriptors. Raises OSError, with everything as it was."""
@@ -48,12 +50,6 @@ class Image:
             with contextlib.suppress(OSError):
                 os.fchdir(here)
             os.close(here)
-
-
-def _without_secret(word: str, is_env: bool) -> str:
-    option = "" if is_env or not word.startswith("--env=") else "--env="
-    name, is_given, _ = word[len(option) :].partition("=")
-    return f"{option}{name}=…" if is_given and (is_env or option) else word
 
 
 def logical_directory() -> str | None:
