@@ -14,7 +14,7 @@ from fcgi_procmanager.system.image import Image
         ("serve --env=PASSWORD=hunter2 shop:app --chdir=/a=b", "serve --env=PASSWORD=... shop:app --chdir=/a=b"),
         ("exec --env A=1 --env B=2 -- program --listen=x", "exec --env A=... --env B=... -- program --listen=x"),
         ("serve shop:app --env", "serve shop:app --env"),
-        ("serve --env A --env= --env --env=B=...", "serve --env A --env= --env --env=..."),
+        ("serve --env A --env= --env --env=B=1", "serve --env A --env= --env --env=B=..."),
     ],
 )
 def test_a_log_has_no_value_of_the_environment(typed: str, shown: str) -> None:
