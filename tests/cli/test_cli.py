@@ -189,7 +189,7 @@ def test_a_worker_that_fails_in_another_way_shows_its_traceback(command: Command
         ("good:Plain", "good:Plain is the class 'Plain': name a class that inherits from ProcManager"),
         ("good:application", "name a class that inherits from ProcManager"),
         ("no_such:Manager", "there is no module 'no_such'"),
-        ("good", "'good' has no attribute 'ProcManager'"),
+        ("good", "'good' names no class: give MODULE:CLASS"),
         ("narrow:Narrow", "narrow:Narrow cannot be made with n_processes: TypeError: "),
     ],
 )

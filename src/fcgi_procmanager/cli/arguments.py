@@ -26,6 +26,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **settings: object) -> None:
         settings.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **settings)  # type: ignore[arg-type]
+        self._optionals.title = "options"  # as Python calls it since 3.10
         self.elsewhere: Mapping[str, str] = {}  # options of other servers -> what to do here
 
     def group(self, title: str, description: str | None = None) -> argparse._ArgumentGroup:
