@@ -29,6 +29,7 @@ _MORE = getattr(socket, "MSG_MORE", 0)
 _NO_SENDFILE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # a file system that cannot: copied by us
 _DIRECT = 1 << 15  # bytes; for less than that a receive of its own would cost more than a copy
 _LONGEST = 1e6  # seconds that a receive waits at most; the kernel counts in a type of its own
+_PLACES = 16  # of one receive: eight records and their headers
 _MAX_PIECES = 512  # in one sendmsg; Linux takes 1024
 
 
@@ -204,16 +205,17 @@ class Connection:
 
     def _receive_body_into(self, parser: Parser, target: memoryview, due: int) -> int:
         """Likewise, when the next `due` bytes are of the body: they are received where the application wants them, and
-        copied by nobody. So is the next record, if there is room and it is as long as this one: web servers cut a body into equal
+        copied by nobody. So are the next records, if there is room and they are as long as this one: web servers cut a body into equal
         records. Returns how many came; what else has come goes to the parser."""
         if due > len(target):
             taken = self._wait_into((target,))
             parser.received_elsewhere(taken)
             return taken
         places: list[memoryview | bytearray] = [target[:due], bytearray(parser.up_to_next_content)]
-        behind = due + parser.length
-        if behind <= len(target):
-            places += (target[due:behind], bytearray(8))
+        end = due + parser.length
+        while end <= len(target) and len(places) < _PLACES:
+            places += (target[end - parser.length : end], bytearray(8))
+            end += parser.length
         left = self._wait_into(places)
         taken = at = 0
         while left:

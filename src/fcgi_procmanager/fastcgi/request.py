@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Buffer  # type: ignore[attr-defined]
 
 _IN_MEMORY = 1 << 20  # bytes; a longer body that is received beforehand goes into a temporary file
-_INPUT_BUFFER = 1 << 15  # bytes; what an application asks for in larger pieces goes past this buffer
+_INPUT_BUFFER = 1 << 17  # bytes; what an application asks for in larger pieces goes past this buffer
 
 # Of a body that the application has not read: a web server that is still sending it when the reply comes closes the client's
 # connection behind it.
