@@ -47,7 +47,9 @@ def app(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("serv", "invalid choice: 'serv'"),
+        ("serv good", "there is no command 'serv': did you mean 'serve'?"),
+        ("-w 4 -b :0 good", "'-w' is no command: did you mean 'fcgi-procmanager serve -w ...'?"),
+        ("good:app -w 4", "'good:app' is no command: did you mean 'fcgi-procmanager serve good:app ...'?"),
         ("serve", "arguments are required: MODULE:NAME; see 'fcgi-procmanager serve --help'"),
         ("serve good --listn x", r"unknown option '--listn' \(did you mean --listen\?\)"),
         ("serve good --die=3", "unknown option '--die'"),

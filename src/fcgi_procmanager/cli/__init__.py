@@ -7,9 +7,11 @@ its way out. It must never show a traceback for a mistake that a person can make
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from .. import __version__
 from ..basics import exits
@@ -47,8 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         sys.stderr.write(_which(command_parser()))
         return exits.USAGE
+    parser = command_parser()
+    if (wrong := _no_command(parser, words[0])) is not None:
+        parser.error(wrong)
     try:
-        options = parse(command_parser(), words)
+        options = parse(parser, words)
         return int(options.run(options))
     except (ProcManagerError, KeyboardInterrupt) as error:
         if os.getpid() != owner:
@@ -58,9 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exits.USAGE
 
 
+def _no_command(parser: Parser, word: str) -> str | None:
+    """What is wrong with the first word, where it is neither a command nor an option of ours. Of gunicorn there is one command only."""
+    names = list(_commands(parser).choices)
+    if word in names or word in parser._option_string_actions:
+        return None
+    near = "" if word.startswith("-") else "".join(difflib.get_close_matches(word, names, 1))
+    if near:
+        return f"there is no command {word!r}: did you mean {near!r}?"
+    return f"{word!r} is no command: did you mean '{PROGRAM} serve {word} ...'?"
+
+
+def _commands(parser: Parser) -> argparse._SubParsersAction[Any]:
+    (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    return commands
+
+
 def _which(parser: Parser) -> str:
     """The commands, a line each, for who has named none."""
-    (commands,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    commands = _commands(parser)
     lines = [f"  {one.dest:12}{one.help}" for one in commands._choices_actions]
     return "\n".join([f"{PROGRAM}: which command?", *lines, f"see '{PROGRAM} COMMAND --help'", ""])
 
