@@ -211,6 +211,7 @@ def test_what_cannot_be_combined(place: Place) -> None:
     for options, words in (
         (("-n", "0", "--daemon"), "needs a worker process"),
         (("-n", "0", "--log-file", "log"), "needs a worker process"),
+        (("--log-file", "/no/such/folder/log"), "failed to open log file:/no/such/folder/log"),
         (("--log-file", "| cat"), "give a file"),
         (("--log-file", ""), "give a file"),
         (("--user", "no-such-user"), "Can't find user no-such-user"),

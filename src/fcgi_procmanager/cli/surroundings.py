@@ -88,7 +88,7 @@ class Surroundings(PoolPart):
 
     def _failed(self, words: str) -> None:
         """It is said where people look: in the log, and to whoever typed the command."""
-        if self._log is not None and not handover.is_there():
+        if self._log is not None and self._log.is_open and not handover.is_there():
             log.write(words, ERROR)
             self._log.close()
         if self._detached is not None:

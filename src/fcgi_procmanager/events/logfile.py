@@ -78,6 +78,10 @@ class LogFile(Part):
                 os.fchown(self._write, uid, gid)
 
     @property
+    def is_open(self) -> bool:
+        return self._write >= 0
+
+    @property
     def descriptors_of_program(self) -> Mapping[int, int]:
         return {1: self._write, 2: self._write} if self._write >= 0 else {}
 
